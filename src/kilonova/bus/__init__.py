@@ -1,0 +1,37 @@
+"""The bus between roles: `memory` for one process, `rabbit` for many.
+
+Addresses: `agent.<host>` one agent; `conductor` any one conductor;
+`conductor.<id>` a certain one; `scheduler` any one scheduler.
+Delivery is at least once and unordered at best: operations and the agents'
+journals, not queues, make work durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from kilonova.bus.messages import Answer, Message
+
+Handler = Callable[[Message], Awaitable[Answer | None]]
+
+
+class Subscription(Protocol):
+    async def close(self) -> None: ...
+
+
+class Bus(Protocol):
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, address: str, message: Message) -> None:
+        """Hand over for delivery. Raises Transient when the broker cannot be reached; a missing receiver is no error."""
+
+    async def ask(self, address: str, message: Message, timeout: float) -> Answer:
+        """Send and wait for the answer, `timeout` seconds. Raises Unavailable when none comes."""
+        ...
+
+    async def listen(self, address: str, handler: Handler, *, concurrency: int = 64) -> Subscription:
+        """Call `handler` for every message; it is acknowledged when the handler has returned."""
+        ...

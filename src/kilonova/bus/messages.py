@@ -1,0 +1,92 @@
+"""What travels between roles. Every message may be lost, doubled or late; the receivers cope."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kilonova.agent.driver import Inventory, Secrets
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Conductor -> agent: do one thing to one server.
+
+    `key` names the work, '<operation>/<step>/<do|undo>/<attempt>': the same key is
+    never done twice, and asking again returns the stored result. Of two keys of one
+    server the one of the older operation is refused once a newer one was seen.
+    """
+
+    key: str
+    operation_id: int
+    server_uuid: str
+    verb: str
+    args: msgspec.Raw
+    reply_to: str
+    secrets: Secrets | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Agent -> the conductor that asked. `error` is None on success."""
+
+    key: str
+    operation_id: int
+    host: str
+    data: dict[str, object] = {}
+    error: str | None = None
+    error_kind: str | None = None
+    """`host` (another host may do it), `invalid` (none could), `transient`, `superseded`, `unknown`."""
+    details: str | None = None
+
+
+class ProgressReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    key: str
+    operation_id: int
+    host: str
+    stage: str
+    percent: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Every role, every `report_interval` seconds. `incarnation` changes at each start."""
+
+    host: str
+    binary: str
+    incarnation: str
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Agent -> conductor at its start and whenever the inventory changes."""
+
+    host: str
+    incarnation: str
+    inventory: Inventory
+    mapped: bool = True
+
+
+class PowerReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Agent -> conductor: power states of guests; `complete` when it names every guest of ours on the host."""
+
+    host: str
+    states: dict[str, int]
+    complete: bool = False
+
+
+class ServerQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """API -> agent, bounded and read-only: `console_output`, `diagnostics`, `power_state`."""
+
+    server_uuid: str
+    what: str
+    args: dict[str, object] = {}
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    data: dict[str, object] = {}
+    error: str | None = None
+
+
+class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A hint to conductors: this operation is ready. Losing it costs a sweep's period, nothing else."""
+
+    operation_id: int
+
+
+Message = Command | Result | ProgressReport | Heartbeat | HostReport | PowerReport | ServerQuestion | Answer | Wake
