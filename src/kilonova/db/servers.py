@@ -1,0 +1,123 @@
+"""Rows of servers."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.db.engine import Tx
+from kilonova.db.tables import instances
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server; the fields are the columns of `instances`, in their order. Times are UTC."""
+
+    id: int
+    uuid: str
+    project_id: str
+    user_id: str
+    display_name: str
+    display_description: str | None
+    hostname: str
+    reservation_id: str
+    launch_index: int
+    image_ref: str
+    image: dict[str, Any] | None
+    kernel_id: str
+    ramdisk_id: str
+    flavorid: str
+    flavor: dict[str, Any]
+    vcpus: int
+    memory_mb: int
+    root_gb: int
+    ephemeral_gb: int
+    swap_mb: int
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    progress: int
+    host: str | None
+    node: str | None
+    claimed: bool
+    availability_zone: str | None
+    pinned_availability_zone: str | None
+    key_name: str | None
+    key_data: str | None
+    key_type: str | None
+    user_data: str | None
+    config_drive: str
+    access_ip_v4: str | None
+    access_ip_v6: str | None
+    metadata: dict[str, str]
+    disk_config: str
+    locked: bool
+    locked_by: str | None
+    locked_reason: str | None
+    root_device_name: str | None
+    security_groups: list[dict[str, Any]]
+    addresses: dict[str, list[dict[str, Any]]]
+    requested_networks: Any
+    scheduler_hints: dict[str, Any]
+    trusted_certs: list[str] | None
+    fault: dict[str, Any] | None
+    machine_type: str | None
+    cpu_model: str | None
+    desired_power: int | None
+    operation_id: int | None
+    deleting: bool
+    generation: int
+    created_at: dt.datetime
+    updated_at: dt.datetime | None
+    launched_at: dt.datetime | None
+    terminated_at: dt.datetime | None
+    deleted_at: dt.datetime | None
+    deleted: int
+
+    @property
+    def name(self) -> str:
+        """The domain's name on the hypervisor."""
+        return f"instance-{self.id:08x}"
+
+    @property
+    def disk_gb(self) -> int:
+        """What the server takes of its host's disk: root, ephemeral and swap, GiB rounded up."""
+        return self.root_gb + self.ephemeral_gb + -(-self.swap_mb // 1024)
+
+
+def from_row(row: sa.Row[Any]) -> Server:
+    return Server(*row)
+
+
+async def get(tx: Tx, uuid: str, *, project_id: str | None = None, deleted: bool = False) -> Server | None:
+    """The server, or None; with `project_id` only that project's, with `deleted` also a deleted one."""
+    query = sa.select(instances).where(instances.c.uuid == uuid)
+    if project_id is not None:
+        query = query.where(instances.c.project_id == project_id)
+    if not deleted:
+        query = query.where(instances.c.deleted == 0)
+    row = (await tx.execute(query)).first()
+    return from_row(row) if row else None
+
+
+async def get_many(tx: Tx, uuids: Sequence[str]) -> list[Server]:
+    rows = await tx.execute(sa.select(instances).where(instances.c.uuid.in_(uuids)))
+    return [from_row(row) for row in rows]
+
+
+async def insert(tx: Tx, values: dict[str, Any]) -> int:
+    """Insert one server and return its row id."""
+    result = await tx.execute(sa.insert(instances).values(values))
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+async def update(tx: Tx, uuid: str, *guard: sa.ColumnElement[bool], **values: Any) -> bool:
+    """Change a server that is not deleted where `guard` holds; False when no row matched."""
+    statement = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted == 0, *guard)
+    return bool((await tx.execute(statement.values(**values))).rowcount)

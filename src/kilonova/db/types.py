@@ -1,0 +1,45 @@
+"""Column types and SQL expressions that differ between SQLite, MariaDB and PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ColumnElement
+
+# SQLite counts rows up by itself only in a column declared INTEGER.
+Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+DateTime = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LongText = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+Uuid = sa.String(36)
+Name = sa.String(255)
+Json = sa.JSON(none_as_null=True)
+
+
+class database_seconds(ColumnElement[float]):  # noqa: N801 - reads as the SQL function it stands for
+    """The database server's clock, seconds since 1970 with a fraction.
+
+    Leases are compared on this one clock, so that hosts' clocks need not agree.
+    """
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(database_seconds, "sqlite")
+def _sqlite(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_seconds, "mysql")
+@compiles(database_seconds, "mariadb")
+def _mysql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return "UNIX_TIMESTAMP(SYSDATE(6))"
+
+
+@compiles(database_seconds, "postgresql")
+def _postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return "extract(epoch from clock_timestamp())"

@@ -1,0 +1,1 @@
+"""A tiny bootable guest, made in seconds from Debian packages: for demos and tests."""

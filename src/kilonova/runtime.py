@@ -1,0 +1,45 @@
+"""What the roles of one process share: database, bus, world, clients and configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from kilonova.agent.driver import ImageSpec
+from kilonova.bus import Bus
+from kilonova.db.engine import Database
+from kilonova.settings import ComputeSettings
+from kilonova.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image as Image (Glance) shows it. Sizes: `size` bytes, `min_disk` GiB, `min_ram` MiB."""
+
+    id: str
+    name: str
+    status: str
+    owner: str | None
+    visibility: str
+    size: int | None
+    min_disk: int
+    min_ram: int
+    spec: ImageSpec
+    properties: dict[str, str]
+
+
+class ImageCatalog(Protocol):
+    """Image's API as the domain's verbs need it: `clients.image.ImageClient`, or a test's own."""
+
+    async def get(self, image_id: str, *, project_id: str) -> Image:
+        """As seen by a project. Raises NotFound, or Unavailable when Image does not answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    world: World
+    db: Database
+    bus: Bus
+    images: ImageCatalog
+    settings: ComputeSettings

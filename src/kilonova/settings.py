@@ -1,0 +1,50 @@
+"""Settings of the Compute domain with their defaults; `config.py` fills them from nova.conf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaDefaults:
+    """Limits of a project that has none of its own; -1 is unlimited. Names as in `[quota]`."""
+
+    instances: int = 10
+    cores: int = 20
+    ram: int = 50 * 1024
+    metadata_items: int = 128
+    injected_files: int = 5
+    injected_file_content_bytes: int = 10 * 1024
+    injected_file_path_bytes: int = 255
+    key_pairs: int = 100
+    server_groups: int = 10
+    server_group_members: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeSettings:
+    deployment_id: str = "kilonova"
+    host: str = "localhost"
+    max_limit: int = 1000
+    """Most items in one page of a list (`[api] max_limit`)."""
+    compute_link_prefix: str | None = None
+    default_availability_zone: str = "nova"
+    internal_service_availability_zone: str = "internal"
+    default_schedule_zone: str | None = None
+    service_down_time: float = 60.0
+    report_interval: float = 10.0
+    max_attempts: int = 3
+    shutdown_timeout: float = 60.0
+    reboot_timeout: float = 30.0
+    force_config_drive: bool = False
+    password_length: int = 12
+    enable_instance_password: bool = True
+    instance_name_template: str = "instance-%08x"
+    dhcp_domain: str = "novalocal"
+    cpu_allocation_ratio: float = 16.0
+    ram_allocation_ratio: float = 1.5
+    disk_allocation_ratio: float = 1.0
+    reserved_host_cpus: int = 0
+    reserved_host_memory_mb: int = 512
+    reserved_host_disk_mb: int = 0
+    quota: QuotaDefaults = field(default_factory=QuotaDefaults)
