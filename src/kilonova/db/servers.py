@@ -89,7 +89,7 @@ class Server:
         return self.root_gb + self.ephemeral_gb + -(-self.swap_mb // 1024)
 
 
-def from_row(row: sa.Row[Any]) -> Server:
+def from_row(row: Sequence[Any]) -> Server:
     return Server(*row)
 
 
