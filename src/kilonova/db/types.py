@@ -19,7 +19,7 @@ Name = sa.String(255)
 Json = sa.JSON(none_as_null=True)
 
 
-class database_seconds(ColumnElement[float]):  # noqa: N801 - reads as the SQL function it stands for
+class database_seconds(ColumnElement[float]):
     """The database server's clock, seconds since 1970 with a fraction.
 
     Leases are compared on this one clock, so that hosts' clocks need not agree.

@@ -49,7 +49,9 @@ compute_nodes = sa.Table(
     sa.Column("traits", Json, nullable=False),
     sa.Column("host_ip", sa.String(45)),
     sa.Column("uptime", Name),
-    sa.Column("generation", sa.BigInteger, nullable=False, server_default="0", comment="Grows with every change but claims"),
+    sa.Column(
+        "generation", sa.BigInteger, nullable=False, server_default="0", comment="Grows with every change but claims"
+    ),
     sa.Column("created_at", DateTime, nullable=False),
     sa.Column("updated_at", DateTime),
     sa.UniqueConstraint("host", "hypervisor_hostname"),

@@ -43,7 +43,9 @@ instances = sa.Table(
     sa.Column("key_data", LongText),
     sa.Column("key_type", sa.String(16)),
     sa.Column("user_data", LongText, comment="Base64"),
-    sa.Column("config_drive", sa.String(16), nullable=False, server_default="", comment="As the API shows it: 'True' or ''"),
+    sa.Column(
+        "config_drive", sa.String(16), nullable=False, server_default="", comment="As the API shows it: 'True' or ''"
+    ),
     sa.Column("access_ip_v4", sa.String(45)),
     sa.Column("access_ip_v6", sa.String(45)),
     sa.Column("metadata", Json, nullable=False),
@@ -60,7 +62,9 @@ instances = sa.Table(
     sa.Column("fault", Json, comment="code, message, details, created"),
     sa.Column("machine_type", Name),
     sa.Column("cpu_model", Name),
-    sa.Column("desired_power", sa.Integer, comment="What the owner asked for last: 1 running, 3 paused, 4 off, 7 suspended"),
+    sa.Column(
+        "desired_power", sa.Integer, comment="What the owner asked for last: 1 running, 3 paused, 4 off, 7 suspended"
+    ),
     sa.Column("operation_id", sa.BigInteger, comment="The slot: the exclusive operation under way"),
     sa.Column("deleting", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("generation", sa.BigInteger, nullable=False, server_default="0"),

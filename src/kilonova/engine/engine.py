@@ -1,0 +1,133 @@
+"""Claims operations, keeps their leases, takes over those of the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Generic
+
+import sqlalchemy.exc
+import structlog
+
+from kilonova.db.engine import Database
+from kilonova.engine import store
+from kilonova.engine.model import E, Fenced, Workflow
+from kilonova.engine.run import Probe, Runner, new_run, no_probe
+from kilonova.world import World
+
+log = structlog.get_logger()
+
+LEASE = 30.0
+"""Seconds. Only liveness rests on it: a late worker is refused by the epoch."""
+
+SWEEP = 1.0
+"""Seconds between looks for operations that nobody was told of."""
+
+
+class Engine(Generic[E]):
+    """Runs operations of `workflows` in this process, up to `concurrency` at a time."""
+
+    def __init__(
+        self,
+        *,
+        env: E,
+        db: Database,
+        world: World,
+        workflows: Mapping[str, Workflow[E]],
+        owner: str,
+        concurrency: int = 200,
+        lease: float = LEASE,
+        sweep: float = SWEEP,
+        probe: Probe = no_probe,
+    ) -> None:
+        self.env = env
+        self.db = db
+        self.world = world
+        self.owner = owner
+        self.lease = lease
+        self.sweep = sweep
+        self.runners = {kind: Runner(workflow, db, world, probe) for kind, workflow in workflows.items()}
+        self._room = asyncio.Semaphore(concurrency)
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self, *, alone: bool = False) -> None:
+        """Begin. `alone`: no other process runs operations on this database, so leases left behind are void."""
+        if alone:
+            await store.expire_all(self.db)
+        self._loops = [asyncio.create_task(self._sweep_loop()), asyncio.create_task(self._renew_loop())]
+
+    async def stop(self, *, drain: float = 5.0) -> None:
+        """Let operations reach a resting point for up to `drain` seconds; the rest is given back to others."""
+        self._stopping = True
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        tasks = list(self._running.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=drain)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def wake(self, operation_id: int) -> None:
+        """Take this operation soon, if it is to be had."""
+        if not self._stopping and operation_id not in self._running:
+            task = asyncio.create_task(self._take(operation_id))
+            self._running[operation_id] = task
+            task.add_done_callback(lambda _: self._running.pop(operation_id, None))
+
+    async def idle(self) -> None:
+        """Until nothing runs here; for tests."""
+        while self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    async def _take(self, operation_id: int) -> None:
+        async with self._room:
+            operation = await store.claim(self.db, operation_id, self.owner, self.lease)
+            if operation is None:
+                return
+            runner = self.runners.get(operation.kind)
+            run = new_run(self.env, operation)
+            if runner is None:
+                # A newer release's operation: leave it to those who know it.
+                await store.release(self.db, run, 60.0)
+                return
+            try:
+                await runner.run(run)
+            except Fenced:
+                log.info("operation left to another", operation=operation.id, kind=operation.kind)
+            except asyncio.CancelledError:
+                if self._stopping:
+                    with contextlib.suppress(Fenced, sqlalchemy.exc.SQLAlchemyError):
+                        await store.release(self.db, run, 0.0)
+                raise
+            except Exception:
+                # The database went away or there is a fault in a workflow: the lease runs out and it is tried again.
+                log.exception("operation interrupted", operation=operation.id, kind=operation.kind)
+
+    async def _sweep_loop(self) -> None:
+        while True:
+            try:
+                for operation_id in await store.claimable(self.db, 100, exclude=list(self._running)[:500]):
+                    self.wake(operation_id)
+            except Exception as error:
+                log.warning("looking for operations failed", error=str(error))
+            await self.world.sleep(self.sweep)
+
+    async def _renew_loop(self) -> None:
+        while True:
+            await self.world.sleep(self.lease / 3)
+            try:
+                if self._running:
+                    await store.renew(self.db, self.owner, list(self._running), self.lease)
+            except Exception as error:
+                log.warning("renewing leases failed", error=str(error))
+
+    def running(self) -> list[int]:
+        return list(self._running)
+
+
+AnyEngine = Engine[Any]
