@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kilonova.agent.driver import Inventory, Secrets
+from kilonova.scheduler.request import PlacementRequest
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -83,10 +84,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     error: str | None = None
 
 
+class SchedulingQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Conductor -> scheduler: where could this go? `fresh`: read the hosts anew first. Answered by a Placement."""
+
+    request: PlacementRequest
+    fresh: bool = False
+
+
 class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A hint to conductors: this operation is ready. Losing it costs a sweep's period, nothing else."""
 
     operation_id: int
 
 
-Message = Command | Result | ProgressReport | Heartbeat | HostReport | PowerReport | ServerQuestion | Answer | Wake
+Message = Command | Result | ProgressReport | Heartbeat | HostReport | PowerReport | ServerQuestion | Answer | SchedulingQuestion | Wake

@@ -64,7 +64,7 @@ while [ $tries -lt 10 ]; do
   tries=$((tries + 1)); usleep 200000
 done
 if [ -n "$DRIVE" ]; then
-  [ -e /sys/block/${DRIVE##*/}/device ] && [ "${DRIVE#/dev/sr}" = "$DRIVE" ] && modprobe -a vfat nls_cp437 nls_ascii nls_utf8 2>/dev/null
+  [ "${DRIVE#/dev/sr}" = "$DRIVE" ] && modprobe -a vfat nls_cp437 nls_ascii nls_utf8 2>/dev/null
   if mount -r -t iso9660 $DRIVE /mnt 2>/dev/null || mount -r -t vfat $DRIVE /mnt 2>/dev/null; then
     cp -r /mnt/openstack/latest/. $MD/ 2>/dev/null && SOURCE=configdrive
     [ -d /mnt/openstack/content ] && cp -r /mnt/openstack/content $MD/content
@@ -141,8 +141,12 @@ if [ -n "$PASSWORD" ]; then dropbear -R -p 22; else dropbear -R -s -p 22; fi 2>/
 for tty in ttyS0 tty1; do
   ( while :; do getty -L 115200 $tty vt100; sleep 1; done ) &
 done
+label() { # what a disk holds: an ext4 label, `swap`, or nothing (this busybox has no blkid)
+  [ "$(dd if=$1 bs=1 skip=4086 count=10 2>/dev/null)" = SWAPSPACE2 ] && { echo swap; return; }
+  dd if=$1 bs=1 skip=1144 count=16 2>/dev/null | tr -cd 'A-Za-z0-9_-'
+}
 for disk in /sys/block/vd* /sys/block/sd*; do
-  [ -e $disk ] && say "disk ${disk##*/} $(cat $disk/size) $(blkid /dev/${disk##*/} 2>/dev/null | sed -n 's/.*\(LABEL="[^"]*"\).*/\1/p')"
+  [ -e $disk ] && say "disk ${disk##*/} $(( $(cat $disk/size) / 2048 ))MiB $(label /dev/${disk##*/})"
 done
 IP=$(address eth0)
 say "guest ready $(hostname) ${IP:--} src=$SOURCE boots=$BOOTS uptime=$(cut -d' ' -f1 /proc/uptime)"

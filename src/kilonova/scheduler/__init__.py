@@ -1,0 +1,1 @@
+"""Pure: (picture of the hosts, request) -> ranked candidates, and why every other host was left out."""

@@ -1,0 +1,245 @@
+"""What an agent has been told to do, what came of it, and which orders are too old.
+
+A command is stored before it is acknowledged and its result before it is sent,
+so that neither a lost message nor the process's death loses or doubles work.
+One file may serve many (simulated) hosts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from kilonova.agent.sqlite_writer import SqliteWriter
+from kilonova.bus.messages import Command, Result
+from kilonova.errors import Conflict, Invalid
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS command (
+    id INTEGER PRIMARY KEY, host TEXT NOT NULL, key TEXT NOT NULL, server TEXT NOT NULL, operation INTEGER NOT NULL,
+    payload BLOB, had_secrets INTEGER NOT NULL, reply_to TEXT NOT NULL, result BLOB, ended REAL, UNIQUE (host, key));
+CREATE INDEX IF NOT EXISTS command_open ON command (host) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS command_ended ON command (ended) WHERE ended IS NOT NULL;
+CREATE TABLE IF NOT EXISTS newest (
+    host TEXT NOT NULL, server TEXT NOT NULL, operation INTEGER NOT NULL, steps TEXT NOT NULL, mark TEXT,
+    seen REAL NOT NULL, PRIMARY KEY (host, server)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS host (host TEXT PRIMARY KEY, boot_id TEXT) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+
+_encode = msgspec.msgpack.encode
+
+
+class State(enum.Enum):
+    NEW = "new"
+    """Stored just now: run it."""
+    RUNNING = "running"
+    """Known and not ended."""
+    DONE = "done"
+    """Known and ended: `result` is what came of it."""
+    OLD = "old"
+    """Something newer was seen: refuse."""
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    state: State
+    result: Result | None = None
+
+
+class Unfinished(msgspec.Struct, frozen=True):
+    """A command without a result, found at start. Its secrets were never stored."""
+
+    command: Command
+    had_secrets: bool
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A command's key, taken apart: '<operation>/<step>/<do|undo>/<attempt>'."""
+
+    operation: int
+    step: str
+    undo: bool
+    attempt: int
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """Raises Invalid when the text is not a key."""
+        parts = text.split("/")
+        if len(parts) != 4 or parts[2] not in ("do", "undo") or not parts[0].isdigit() or not parts[3].isdigit():
+            raise Invalid(f"'{text}' is no command key; expected '<operation>/<step>/<do|undo>/<attempt>'.")
+        return cls(int(parts[0]), parts[1], parts[2] == "undo", int(parts[3]))
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order within a step: an undo comes after the attempts up to its own and before the next."""
+        return self.attempt, int(self.undo)
+
+
+class Journal:
+    """See the module. `synchronous` is SQLite's; anything below FULL may lose commands with the machine's power."""
+
+    def __init__(self, path: Path | str, *, synchronous: str = "FULL") -> None:
+        self._writer = SqliteWriter(path, synchronous=synchronous, schema=_SCHEMA)
+
+    async def start(self) -> None:
+        await self._writer.start()
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    @property
+    def commits(self) -> int:
+        return self._writer.commits
+
+    async def record(self, host: str, command: Command, now: float) -> Recorded:
+        """Store a command that is not known yet; durable on return. `now` in seconds since the epoch.
+
+        Raises Invalid for a malformed key.
+        """
+        key = Key.parse(command.key)
+        payload = _encode(msgspec.structs.replace(command, secrets=None))
+
+        def job(db: sqlite3.Connection) -> Recorded:
+            row = db.execute(
+                "SELECT id, reply_to, result FROM command WHERE host = ? AND key = ?", (host, command.key)
+            ).fetchone()
+            if row is not None:
+                if row[2] is not None:
+                    return Recorded(State.DONE, msgspec.msgpack.decode(row[2], type=Result))
+                if row[1] != command.reply_to:
+                    db.execute("UPDATE command SET reply_to = ? WHERE id = ?", (command.reply_to, row[0]))
+                return Recorded(State.RUNNING)
+            if not _advance(db, host, command.server_uuid, key, now):
+                return Recorded(State.OLD)
+            db.execute(
+                "INSERT INTO command (host, key, server, operation, payload, had_secrets, reply_to)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    host,
+                    command.key,
+                    command.server_uuid,
+                    command.operation_id,
+                    payload,
+                    int(command.secrets is not None),
+                    command.reply_to,
+                ),
+            )
+            return Recorded(State.NEW)
+
+        return await self._writer.run(job)
+
+    async def finish(self, host: str, result: Result, now: float) -> None:
+        """Store a result and erase the command's payload. A second result for a key changes nothing."""
+        stored = _encode(result)
+        await self._writer.run(
+            lambda db: db.execute(
+                "UPDATE command SET result = ?, ended = ?, payload = NULL WHERE host = ? AND key = ? AND ended IS NULL",
+                (stored, now, host, result.key),
+            )
+        )
+
+    async def unfinished(self, host: str) -> list[Unfinished]:
+        """Commands without a result in the order in which they came, with their newest `reply_to`."""
+
+        def job(db: sqlite3.Connection) -> list[tuple[bytes, int, str]]:
+            return db.execute(
+                "SELECT payload, had_secrets, reply_to FROM command WHERE host = ? AND ended IS NULL ORDER BY id",
+                (host,),
+            ).fetchall()
+
+        found = []
+        for payload, had_secrets, reply_to in await self._writer.run(job):
+            command = msgspec.msgpack.decode(payload, type=Command)
+            found.append(Unfinished(msgspec.structs.replace(command, reply_to=reply_to), bool(had_secrets)))
+        return found
+
+    async def mark(self, host: str, server_uuid: str, mark: str) -> None:
+        """Remember with a server that a point of no repetition was passed, e.g. a rebuild's wipe."""
+        await self._writer.run(
+            lambda db: db.execute(
+                "UPDATE newest SET mark = ? WHERE host = ? AND server = ?", (mark, host, server_uuid)
+            )
+        )
+
+    async def marked(self, host: str, server_uuid: str) -> str | None:
+        """The newest mark of a server."""
+        row = await self._writer.run(
+            lambda db: db.execute(
+                "SELECT mark FROM newest WHERE host = ? AND server = ?", (host, server_uuid)
+            ).fetchone()
+        )
+        return None if row is None else row[0]
+
+    async def changed_boot(self, host: str, boot_id: str) -> bool:
+        """True when this host was seen before with another boot id; the new one is remembered."""
+
+        def job(db: sqlite3.Connection) -> bool:
+            row = db.execute("SELECT boot_id FROM host WHERE host = ?", (host,)).fetchone()
+            if row is None or row[0] != boot_id:
+                db.execute("INSERT OR REPLACE INTO host (host, boot_id) VALUES (?, ?)", (host, boot_id))
+            return row is not None and row[0] != boot_id
+
+        return await self._writer.run(job)
+
+    async def prune(self, ended_before: float, seen_before: float) -> int:
+        """Drop results and tombstones older than these times (seconds since the epoch); the number of results dropped.
+
+        A tombstone stays while its server has an unfinished command.
+        """
+
+        def job(db: sqlite3.Connection) -> int:
+            dropped = db.execute("DELETE FROM command WHERE ended < ?", (ended_before,)).rowcount
+            db.execute(
+                "DELETE FROM newest WHERE seen < ? AND NOT EXISTS (SELECT 1 FROM command c"
+                " WHERE c.host = newest.host AND c.server = newest.server AND c.ended IS NULL)",
+                (seen_before,),
+            )
+            return dropped
+
+        return await self._writer.run(job)
+
+
+def _advance(db: sqlite3.Connection, host: str, server: str, key: Key, now: float) -> bool:
+    """Note the key as its server's newest. False when something newer was seen already."""
+    row = db.execute("SELECT operation, steps FROM newest WHERE host = ? AND server = ?", (host, server)).fetchone()
+    steps: dict[str, tuple[int, int]] = {}
+    if row is not None:
+        if key.operation < row[0]:
+            return False
+        if key.operation == row[0]:
+            steps = msgspec.json.decode(row[1], type=dict[str, tuple[int, int]])
+            if steps.get(key.step, (0, 0)) > key.rank:
+                return False
+    steps[key.step] = key.rank
+    db.execute(
+        "INSERT INTO newest (host, server, operation, steps, seen) VALUES (?, ?, ?, ?, ?) ON CONFLICT (host, server)"
+        " DO UPDATE SET operation = excluded.operation, steps = excluded.steps, seen = excluded.seen",
+        (host, server, key.operation, msgspec.json.encode(steps).decode(), now),
+    )
+    return True
+
+
+@contextlib.contextmanager
+def host_lock(directory: Path, host: str) -> Iterator[None]:
+    """One agent per host and state directory. Raises Conflict when another process has the lock."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"agent-{host}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise Conflict(f"Another agent for host '{host}' runs on {directory} (process {holder}).") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The conductor: runs operations, talks to agents, keeps what hosts report."""

@@ -1,0 +1,136 @@
+"""Commands to agents: sent, and sent again under the same key, until the result is here.
+
+No message needs to be durable: the operation's row is, and the agent's journal
+answers a repeated key with what it knows. What a lost message costs is time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from kilonova.agent.driver import Secrets
+from kilonova.bus import Bus
+from kilonova.bus.messages import Command, ProgressReport, Result
+from kilonova.conductor.hosts import Hosts
+from kilonova.engine.model import Aborted, Data, Failure, Fenced
+from kilonova.errors import HostFailure, Invalid, Transient
+from kilonova.world import World
+
+log = structlog.get_logger()
+
+RESEND = (3.0, 5.0, 10.0, 15.0)
+"""Seconds until a command without result is sent again; the last one repeats."""
+
+OnProgress = Callable[[str, int], Awaitable[None]]
+
+
+class _Waiting:
+    __slots__ = ("future", "host", "nudge", "on_progress")
+
+    def __init__(self, host: str, on_progress: OnProgress | None) -> None:
+        self.host = host
+        self.future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.nudge = asyncio.Event()
+        self.on_progress = on_progress
+
+
+class Agents:
+    """All commands under way from this process, `address` being where results come back to."""
+
+    def __init__(self, bus: Bus, world: World, hosts: Hosts, address: str) -> None:
+        self.bus = bus
+        self.world = world
+        self.hosts = hosts
+        self.address = address
+        self._waiting: dict[str, _Waiting] = {}
+
+    async def call(
+        self,
+        *,
+        host: str,
+        key: str,
+        operation_id: int,
+        server_uuid: str,
+        verb: str,
+        args: Any,
+        secrets: Callable[[], Awaitable[Secrets | None]] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Data:
+        """Have the host's agent do `verb` once. Returns the result's data.
+
+        Raises HostFailure (also when the host stops answering), Invalid, Transient, or Fenced
+        when the agent has seen a newer operation on this server.
+        """
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = _Waiting(host, on_progress)
+        raw = msgspec.Raw(msgspec.json.encode(args))
+        try:
+            tries = 0
+            while True:
+                waiting.nudge.clear()
+                command = Command(
+                    key=key,
+                    operation_id=operation_id,
+                    server_uuid=server_uuid,
+                    verb=verb,
+                    args=raw,
+                    reply_to=self.address,
+                    secrets=await secrets() if secrets else None,
+                )
+                try:
+                    await self.bus.send(f"agent.{host}", command)
+                except Transient as error:
+                    log.info("command not sent", key=key, host=host, reason=error.message)
+                result = await self._wait(waiting, RESEND[min(tries, len(RESEND) - 1)])
+                if result is not None:
+                    return _unpack(result)
+                if not await self.hosts.is_up(host):
+                    raise HostFailure(f"Host '{host}' does not answer.")
+                tries += 1
+        finally:
+            if self._waiting.get(key) is waiting:
+                del self._waiting[key]
+
+    async def _wait(self, waiting: _Waiting, seconds: float) -> Result | None:
+        nudge = asyncio.create_task(waiting.nudge.wait())
+        try:
+            await asyncio.wait({waiting.future, nudge}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            nudge.cancel()
+        return waiting.future.result() if waiting.future.done() else None
+
+    def on_result(self, result: Result) -> None:
+        waiting = self._waiting.get(result.key)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_result(result)
+
+    async def on_progress(self, report: ProgressReport) -> None:
+        waiting = self._waiting.get(report.key)
+        if waiting is not None and waiting.on_progress is not None:
+            await waiting.on_progress(report.stage, report.percent)
+
+    def on_host_back(self, host: str) -> None:
+        """The agent has just started: ask again at once instead of at the next round."""
+        for waiting in self._waiting.values():
+            if waiting.host == host:
+                waiting.nudge.set()
+
+
+def _unpack(result: Result) -> Data:
+    if result.error is None:
+        return result.data
+    if result.error_kind == "superseded":
+        raise Fenced
+    if result.error_kind == "transient":
+        raise Transient(result.error, details=result.details)
+    if result.error_kind == "host":
+        raise HostFailure(result.error, details=result.details)
+    if result.error_kind == "invalid":
+        raise Invalid(result.error, details=result.details)
+    raise Aborted(Failure(result.error, kind="host", details=result.details))

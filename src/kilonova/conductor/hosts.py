@@ -1,0 +1,184 @@
+"""What hosts and roles report: heartbeats, inventories; and whether a host is up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from kilonova.bus.messages import Heartbeat, HostReport
+from kilonova.db.engine import Database, Tx
+from kilonova.db.tables import compute_nodes, services
+from kilonova.db.types import database_seconds
+from kilonova.settings import ComputeSettings
+from kilonova.world import World
+
+log = structlog.get_logger()
+
+FLUSH = 1.0
+"""Seconds over which heartbeats are collected into one statement."""
+
+CHUNK = 5000
+"""Ids in one statement."""
+
+
+class Hosts:
+    def __init__(self, db: Database, world: World, settings: ComputeSettings) -> None:
+        self.db = db
+        self.world = world
+        self.settings = settings
+        self._beats: set[tuple[str, str]] = set()
+        self._ids: dict[tuple[str, str], int] = {}
+        self._up: dict[str, tuple[float, bool]] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.create_task(self._flush_loop())
+
+    async def stop(self) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+            await self._flush()
+
+    # -- liveness
+    async def is_up(self, host: str) -> bool:
+        """Heard of within `service_down_time`, and not forced down."""
+        now = self.world.monotonic()
+        known = self._up.get(host)
+        if known is not None and now - known[0] < 2.0:
+            return known[1]
+        limit = self.settings.service_down_time
+
+        async def work(tx: Tx) -> bool:
+            c = services.c
+            query = sa.select(
+                sa.and_(sa.not_(c.forced_down), c.last_seen > database_seconds() - limit).label("up")
+            ).where(c.host == host, c.binary == "nova-compute")
+            row = (await tx.execute(query)).first()
+            return bool(row.up) if row else False
+
+        up = await self.db.read(work)
+        self._up[host] = (now, up)
+        return up
+
+    # -- reports
+    def on_heartbeat(self, beat: Heartbeat) -> None:
+        self._beats.add((beat.host, beat.binary))
+
+    async def on_report(self, report: HostReport) -> None:
+        """Make or change the rows of a host, so that it counts from now on."""
+        self._up.pop(report.host, None)
+
+        async def work(tx: Tx) -> None:
+            service_id = await self._ensure_service(tx, report.host, "nova-compute", report.incarnation)
+            await self._ensure_node(tx, service_id, report)
+
+        await self.db.write(work)
+
+    async def _flush_loop(self) -> None:
+        while True:
+            await self.world.sleep(FLUSH)
+            try:
+                await self._flush()
+            except Exception as error:
+                log.warning("heartbeats not stored", error=str(error))
+
+    async def _flush(self) -> None:
+        if not self._beats:
+            return
+        beats, self._beats = self._beats, set()
+        unknown = [key for key in beats if key not in self._ids]
+
+        async def work(tx: Tx) -> None:
+            if unknown:
+                await self._learn(tx, unknown)
+            ids = [self._ids[key] for key in beats if key in self._ids]
+            for start in range(0, len(ids), CHUNK):
+                await tx.execute(
+                    sa.update(services)
+                    .where(services.c.id.in_(ids[start : start + CHUNK]))
+                    .values(last_seen=database_seconds())
+                )
+
+        try:
+            await self.db.write(work)
+        except Exception:
+            self._beats |= beats
+            raise
+
+    async def _learn(self, tx: Tx, unknown: list[tuple[str, str]]) -> None:
+        rows = await tx.execute(
+            sa.select(services.c.id, services.c.host, services.c.binary).where(
+                services.c.host.in_(sorted({host for host, _ in unknown}))
+            )
+        )
+        self._ids.update({(row.host, row.binary): row.id for row in rows})
+        for host, binary in unknown:
+            # A compute service has a node too: it is made by the host's report, not by its heartbeat.
+            if (host, binary) not in self._ids and binary != "nova-compute":
+                await self._ensure_service(tx, host, binary, "")
+
+    async def _ensure_service(self, tx: Tx, host: str, binary: str, incarnation: str) -> int:
+        c = services.c
+        row = (await tx.execute(sa.select(c.id).where(c.host == host, c.binary == binary))).first()
+        if row is not None:
+            service_id = int(row.id)
+            await tx.execute(
+                sa.update(services)
+                .where(c.id == service_id)
+                .values(incarnation=incarnation, last_seen=database_seconds())
+            )
+        else:
+            result = await tx.execute(
+                sa.insert(services).values(
+                    uuid=self.world.uuid(),
+                    host=host,
+                    binary=binary,
+                    incarnation=incarnation,
+                    last_seen=database_seconds(),
+                    created_at=self.world.now(),
+                )
+            )
+            assert result.inserted_primary_key is not None
+            service_id = int(result.inserted_primary_key[0])
+        self._ids[host, binary] = service_id
+        return service_id
+
+    async def _ensure_node(self, tx: Tx, service_id: int, report: HostReport) -> None:
+        inventory, settings, c = report.inventory, self.settings, compute_nodes.c
+        values: dict[str, Any] = {
+            "hypervisor_type": inventory.hypervisor_type,
+            "hypervisor_version": inventory.hypervisor_version,
+            "vcpus": inventory.vcpus,
+            "memory_mb": inventory.memory_mb,
+            "local_gb": inventory.local_gb,
+            "vcpus_max": int((inventory.vcpus - settings.reserved_host_cpus) * settings.cpu_allocation_ratio),
+            "memory_mb_max": int(
+                (inventory.memory_mb - settings.reserved_host_memory_mb) * settings.ram_allocation_ratio
+            ),
+            "local_gb_max": int(
+                (inventory.local_gb - -(-settings.reserved_host_disk_mb // 1024)) * settings.disk_allocation_ratio
+            ),
+            "disk_available_least": inventory.disk_available_least,
+            "cpu_info": inventory.cpu_info,
+            "traits": list(inventory.traits),
+            "host_ip": inventory.host_ip,
+            "uptime": inventory.uptime,
+            "updated_at": self.world.now(),
+        }
+        mine = sa.and_(c.host == report.host, c.hypervisor_hostname == inventory.hypervisor_hostname)
+        changed = await tx.execute(sa.update(compute_nodes).where(mine).values(**values, generation=c.generation + 1))
+        if not changed.rowcount:
+            await tx.execute(
+                sa.insert(compute_nodes).values(
+                    uuid=self.world.uuid(),
+                    service_id=service_id,
+                    host=report.host,
+                    hypervisor_hostname=inventory.hypervisor_hostname,
+                    created_at=self.world.now(),
+                    **values,
+                )
+            )

@@ -1,0 +1,376 @@
+"""Build the tiny guest image: Debian's cloud kernel, busybox and dropbear on one small disk.
+
+Needs `apt-get` with package lists (no root, no mount, no loop device) plus `mke2fs` and `qemu-img`; everything else
+comes out of the downloaded packages. The disk boots by BIOS (syslinux) and by UEFI (systemd-boot).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gzip
+import hashlib
+import importlib.resources
+import io
+import lzma
+import os
+import re
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kilonova.errors import KilonovaError
+
+MIB = 1024 * 1024
+SECTOR = 512
+BOOT_START = 2048
+"""First sector of the FAT partition: the customary 1 MiB."""
+BOOT_SECTORS = 28 * MIB // SECTOR
+DATA_SECTORS = 8 * MIB // SECTOR
+DATA_START = BOOT_START + BOOT_SECTORS
+DISK_SECTORS = DATA_START + DATA_SECTORS
+
+KERNEL = "linux-image-cloud-amd64"
+PACKAGES = (
+    "busybox-static",
+    "dropbear-bin",
+    "libc6",
+    "libcrypt1",
+    "libgmp10",
+    "libtomcrypt1",
+    "libtommath1",
+    "zlib1g",
+    "syslinux",
+    "syslinux-common",
+    "mtools",
+    "dosfstools",
+    "systemd-boot-efi",
+)
+
+# Without these options a guest under TCG on a busy machine may give up on its clock or wait for entropy.
+CMDLINE = (
+    "console=tty0 console=ttyS0,115200 mitigations=off random.trust_cpu=on net.ifnames=0 panic=5 "
+    "no_timer_check tsc=reliable loglevel=4"
+)
+
+# Debian's kernel modules of the devices that our domains (pc and q35) may have, with the file systems of their disks.
+MODULES = (
+    "virtio virtio_ring virtio_pci virtio_pci_modern_dev virtio_pci_legacy_dev virtio_blk virtio_net net_failover "
+    "failover virtio_balloon virtio_input virtio-rng rng-core virtio_console scsi_mod scsi_common virtio_scsi sd_mod "
+    "sr_mod cdrom libata ata_piix ata_generic t10-pi crc-t10dif crct10dif_common crct10dif_generic crc64-rocksoft "
+    "crc64 crc64-rocksoft_generic isofs fat vfat nls_cp437 nls_ascii nls_utf8 nls_iso8859-1 button evdev ext4 jbd2 "
+    "mbcache crc16 crc32c_generic libcrc32c"
+).split()
+
+# What the packaged dropbear is linked with (ldd would need to run it).
+LIBRARIES = (
+    "ld-linux-x86-64.so.2",
+    "libc.so.6",
+    "libcrypt.so.1",
+    "libgmp.so.10",
+    "libtomcrypt.so.1",
+    "libtommath.so.1",
+    "libz.so.1",
+)
+
+SCRIPTS = ("init.sh", "flatten.awk", "udhcpc.sh")
+
+
+class BuildError(KilonovaError):
+    """The guest image cannot be built; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One package as `apt-get download --print-uris` names it."""
+
+    filename: str
+    sha256: str
+
+
+def build_image(cache_dir: Path) -> Path:
+    """A bootable qcow2 image of about 15 MiB in `cache_dir`, built unless one of the same inputs is there.
+
+    Blocks for a few seconds (and a download of about 20 MB the first time). Where the package lists cannot be read
+    the newest image that our own scripts went into is used. Raises BuildError.
+    """
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(cache_dir):
+        try:
+            downloads = _resolve(cache_dir)
+        except BuildError:
+            built = sorted(cache_dir.glob(f"guest-{_scripts_id()}-*.qcow2"), key=lambda path: path.stat().st_mtime)
+            if not built:
+                raise
+            return built[-1]
+        image = cache_dir / f"guest-{_scripts_id()}-{_packages_id(downloads)}.qcow2"
+        if image.exists():
+            return image
+        packages = _fetch(cache_dir, downloads)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=cache_dir) as scratch:
+            work = Path(scratch)
+            built_image = _assemble(work, packages)
+            built_image.replace(image)
+        return image
+
+
+@contextmanager
+def _locked(cache_dir: Path) -> Iterator[None]:
+    with (cache_dir / ".guest-build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(*command: str, cwd: Path | None = None, path: str | None = None, timeout: float = 120.0) -> str:
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": (path + ":" if path else "") + _search_path()}
+    program = shutil.which(command[0], path=environment["PATH"])
+    if program is None:
+        raise BuildError(f"{command[0]} is not installed; on Debian: apt-get install apt e2fsprogs qemu-utils")
+    try:
+        done = subprocess.run(
+            [program, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{command[0]} did not end within {timeout:g} s") from None
+    if done.returncode != 0:
+        raise BuildError(f"{command[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done.stdout
+
+
+def _search_path() -> str:
+    return os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+
+
+def _script(name: str) -> bytes:
+    return importlib.resources.files("kilonova.guest").joinpath(name).read_bytes()
+
+
+def _scripts_id() -> str:
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for name in SCRIPTS:
+        digest.update(_script(name))
+    return digest.hexdigest()[:12]
+
+
+def _packages_id(downloads: list[Download]) -> str:
+    return hashlib.sha256("\n".join(sorted(item.sha256 for item in downloads)).encode()).hexdigest()[:12]
+
+
+def _resolve(cache_dir: Path) -> list[Download]:
+    """The exact files of all packages, by the machine's package lists."""
+    depends = _run("apt-cache", "depends", "--important", KERNEL)
+    kernel = re.search(r"Depends: (linux-image-\d\S+)", depends)
+    if kernel is None:
+        raise BuildError(
+            f"the package lists do not know {KERNEL}: run 'apt-get update' as root (the guest image is made of Debian packages)"
+        )
+    listing = _run("apt-get", "download", "--print-uris", kernel[1], *PACKAGES, cwd=cache_dir)
+    downloads = [
+        Download(filename=match[1], sha256=match[2])
+        for match in re.finditer(r"^'\S+' (\S+) \d+ SHA256:([0-9a-f]{64})$", listing, re.MULTILINE)
+    ]
+    if len(downloads) != len(PACKAGES) + 1:
+        raise BuildError(f"the package lists name no SHA256 for all of {kernel[1]} {' '.join(PACKAGES)}: {listing[-500:]}")
+    return downloads
+
+
+def _fetch(cache_dir: Path, downloads: list[Download]) -> list[Path]:
+    """Download what is not yet there, and verify every file."""
+    store = cache_dir / "packages"
+    store.mkdir(exist_ok=True)
+    paths = [store / item.filename for item in downloads]
+    missing = [item for item, path in zip(downloads, paths, strict=True) if not _matches(path, item.sha256)]
+    if missing:
+        names = ["=".join(_name_and_version(item.filename)) for item in missing]
+        _run("apt-get", "-q", "-o", "Acquire::Retries=3", "download", *names, cwd=store, timeout=600)
+    for item, path in zip(downloads, paths, strict=True):
+        if not _matches(path, item.sha256):
+            raise BuildError(f"the downloaded {item.filename} has another checksum than the package lists name")
+    keep = {path.name for path in paths}
+    for old in store.glob("*.deb"):
+        if old.name not in keep:
+            old.unlink()
+    return paths
+
+
+def _name_and_version(filename: str) -> tuple[str, str]:
+    name, version, _architecture = filename.removesuffix(".deb").split("_")
+    return name, version.replace("%3a", ":")
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+
+
+def _assemble(work: Path, packages: list[Path]) -> Path:
+    tree = work / "tree"
+    for package in packages:
+        _run("dpkg-deb", "-x", str(package), str(tree))
+    release = next(path.name for root in ("usr/lib/modules", "lib/modules") for path in (tree / root).glob("*"))
+    kernel = tree / "boot" / f"vmlinuz-{release}"
+    initrd = work / "initrd"
+    # mtime=0: the same packages give the same image
+    initrd.write_bytes(gzip.compress(_initramfs(work, tree, release), compresslevel=6, mtime=0))
+    raw = work / "disk.raw"
+    _partition(raw)
+    _boot_partition(work, tree, raw, kernel, initrd)
+    _data_partition(work, raw)
+    image = work / "guest.qcow2"
+    _run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(raw), str(image))
+    return image
+
+
+# -- initramfs
+
+
+def _find(tree: Path, *candidates: str) -> Path:
+    for candidate in candidates:
+        path = tree / candidate
+        if path.is_file():
+            return path
+    raise BuildError(f"the downloaded packages hold none of {', '.join(candidates)}")
+
+
+def _initramfs(work: Path, tree: Path, release: str) -> bytes:
+    root = work / "root"
+    for directory in ("bin", "sbin", "etc", "root", "proc", "sys", "dev", "usr/bin", "usr/sbin", "lib64", "lib/modules"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+    shutil.copy(_find(tree, "bin/busybox", "usr/bin/busybox"), root / "bin/busybox")
+    (root / "bin/sh").symlink_to("busybox")
+    shutil.copy(_find(tree, "usr/sbin/dropbear"), root / "sbin/dropbear")
+    for library in LIBRARIES:
+        found = next((path for path in tree.rglob(library) if path.exists() and not path.is_dir()), None)
+        if found is None:
+            raise BuildError(f"the downloaded packages hold no {library}")
+        shutil.copy(found.resolve() if found.resolve().is_relative_to(tree.resolve()) else found, root / "lib64" / library)
+    for name, target in (("init.sh", "init"), ("flatten.awk", "etc/flatten.awk"), ("udhcpc.sh", "etc/udhcpc.sh")):
+        (root / target).write_bytes(_script(name))
+        (root / target).chmod(0o755)
+    _copy_modules(tree, root, release)
+    _run("busybox", "depmod", "-b", str(root), release, path=str(_find(tree, "bin/busybox", "usr/bin/busybox").parent))
+    for name, text in {
+        "passwd": "root:x:0:0:root:/root:/bin/sh\n",
+        "shadow": "root:*:19000:0:99999:7:::\n",
+        "group": "root:x:0:\n",
+        "shells": "/bin/sh\n",
+        "issue": "Kilonova test guest: user root, the admin password, or 'kilonova' without one  \\l\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
+    }.items():
+        (root / "etc" / name).write_text(text)
+    return _cpio(root)
+
+
+def _copy_modules(tree: Path, root: Path, release: str) -> None:
+    base = next(tree / prefix for prefix in ("usr/lib/modules", "lib/modules") if (tree / prefix / release).is_dir())
+    target = root / "lib/modules" / release
+    files = {re.sub(r"\.ko(\.xz)?$", "", path.name): path for path in (base / release).rglob("*.ko*")}
+    for name in MODULES:
+        source = files.get(name)
+        if source is None:
+            # built into this kernel, or gone in a later one
+            continue
+        module = target / source.relative_to(base / release).with_name(f"{name}.ko")
+        module.parent.mkdir(parents=True, exist_ok=True)
+        content = source.read_bytes()
+        module.write_bytes(lzma.decompress(content) if source.suffix == ".xz" else content)
+    for name in ("modules.builtin", "modules.order"):
+        shutil.copy(base / release / name, target / name)
+
+
+def _cpio(root: Path) -> bytes:
+    """The tree as an archive the kernel unpacks (format newc, all owned by root, all dated 1970)."""
+    out = io.BytesIO()
+    paths = sorted(root.rglob("*"), key=lambda path: path.as_posix())
+    for number, path in enumerate([*paths, None], start=1):
+        if path is None:
+            name, mode, content = "TRAILER!!!", 0, b""
+        else:
+            name, mode = path.relative_to(root).as_posix(), path.lstat().st_mode
+            content = (
+                os.readlink(path).encode() if stat.S_ISLNK(mode) else path.read_bytes() if stat.S_ISREG(mode) else b""
+            )
+        encoded = name.encode() + b"\0"
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
+        out.write(b"070701" + b"".join(b"%08x" % field for field in fields) + encoded)
+        out.write(b"\0" * (-out.tell() % 4))
+        out.write(content)
+        out.write(b"\0" * (-out.tell() % 4))
+    return out.getvalue()
+
+
+# -- disk
+
+
+def _partition(raw: Path) -> None:
+    """An MBR of two partitions: FAT (type ef, which both BIOS and UEFI take) and Linux."""
+
+    def entry(active: bool, kind: int, start: int, sectors: int) -> bytes:
+        # heads and cylinders beyond reach: everybody uses the sector numbers
+        return struct.pack("<B3sB3sII", 0x80 if active else 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", start, sectors)
+
+    table = entry(True, 0xEF, BOOT_START, BOOT_SECTORS) + entry(False, 0x83, DATA_START, DATA_SECTORS) + bytes(32)
+    with raw.open("wb") as disk:
+        disk.truncate(DISK_SECTORS * SECTOR)
+        disk.seek(440)
+        disk.write(b"KILO" + bytes(2) + table + b"\x55\xaa")
+
+
+def _boot_partition(work: Path, tree: Path, raw: Path, kernel: Path, initrd: Path) -> None:
+    tools = f"{tree / 'usr/bin'}:{tree / 'usr/sbin'}:{tree / 'sbin'}"
+    partition = f"{raw}@@{BOOT_START * SECTOR}"
+    files = {
+        "syslinux.cfg": f"DEFAULT l\nPROMPT 0\nTIMEOUT 0\nLABEL l\n LINUX /vmlinuz\n INITRD /initrd\n APPEND {CMDLINE}\n",
+        "loader/loader.conf": "default l\ntimeout 0\n",
+        "loader/entries/l.conf": f"title guest\nlinux /vmlinuz\ninitrd /initrd\noptions {CMDLINE}\n",
+    }
+    _run(
+        *("mkfs.fat", "--invariant", "-F", "16", "-n", "GUESTBOOT", "--offset", str(BOOT_START)),
+        *(str(raw), str(BOOT_SECTORS // 2)),
+        path=tools,
+    )
+    _run("mmd", "-i", partition, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries", path=tools)
+    _run("mcopy", "-i", partition, str(kernel), "::vmlinuz", path=tools)
+    _run("mcopy", "-i", partition, str(initrd), "::initrd", path=tools)
+    loader = _find(tree, "usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+    _run("mcopy", "-i", partition, str(loader), "::EFI/BOOT/BOOTX64.EFI", path=tools)
+    for name, text in files.items():
+        source = work / Path(name).name
+        source.write_text(text)
+        _run("mcopy", "-i", partition, str(source), f"::{name}", path=tools)
+    # the installer calls mtools itself
+    _run("syslinux", "--install", "--offset", str(BOOT_START * SECTOR), str(raw), path=tools)
+    code = _find(tree, "usr/lib/syslinux/mbr/mbr.bin", "usr/lib/SYSLINUX/mbr.bin").read_bytes()
+    with raw.open("r+b") as disk:
+        disk.write(code[:440])
+
+
+def _data_partition(work: Path, raw: Path) -> None:
+    data = work / "data.raw"
+    with data.open("wb") as stream:
+        stream.truncate(DATA_SECTORS * SECTOR)
+    # a fixed UUID and hash seed: the same inputs give the same image
+    fixed = "6b696c6f-6e6f-7661-8000-000000000001"
+    _run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-U", fixed, "-E", f"hash_seed={fixed}", "-L", "data", str(data))
+    with raw.open("r+b") as disk:
+        disk.seek(DATA_START * SECTOR)
+        disk.write(data.read_bytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cache_dir", type=Path)
+    try:
+        print(build_image(parser.parse_args().cache_dir))
+    except BuildError as error:
+        sys.exit(f"error: {error.message}")
+
+
+if __name__ == "__main__":
+    main()
