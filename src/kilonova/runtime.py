@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,4 +43,6 @@ class Runtime:
     db: Database
     bus: Bus
     images: ImageCatalog
+    image_token: Callable[[], Awaitable[str | None]]
+    """A token of the service user that may download any image; None where none is needed."""
     settings: ComputeSettings

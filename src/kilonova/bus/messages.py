@@ -97,4 +97,15 @@ class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     operation_id: int
 
 
-Message = Command | Result | ProgressReport | Heartbeat | HostReport | PowerReport | ServerQuestion | Answer | SchedulingQuestion | Wake
+Message = (
+    Command
+    | Result
+    | ProgressReport
+    | Heartbeat
+    | HostReport
+    | PowerReport
+    | ServerQuestion
+    | Answer
+    | SchedulingQuestion
+    | Wake
+)

@@ -7,12 +7,13 @@ answers a repeated key with what it knows. What a lost message costs is time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 import structlog
 
+from kilonova.agent.commands import encode_args
 from kilonova.agent.driver import Secrets
 from kilonova.bus import Bus
 from kilonova.bus.messages import Command, ProgressReport, Result
@@ -30,12 +31,13 @@ OnProgress = Callable[[str, int], Awaitable[None]]
 
 
 class _Waiting:
-    __slots__ = ("future", "host", "nudge", "on_progress")
+    __slots__ = ("host", "news", "on_progress", "result")
 
     def __init__(self, host: str, on_progress: OnProgress | None) -> None:
         self.host = host
-        self.future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.nudge = asyncio.Event()
+        self.result: Result | None = None
+        self.news = asyncio.Event()
+        """Set when the result is here, or when it is time to ask again."""
         self.on_progress = on_progress
 
 
@@ -57,7 +59,7 @@ class Agents:
         operation_id: int,
         server_uuid: str,
         verb: str,
-        args: Any,
+        args: msgspec.Struct,
         secrets: Callable[[], Awaitable[Secrets | None]] | None = None,
         on_progress: OnProgress | None = None,
     ) -> Data:
@@ -69,11 +71,10 @@ class Agents:
         waiting = self._waiting.get(key)
         if waiting is None:
             waiting = self._waiting[key] = _Waiting(host, on_progress)
-        raw = msgspec.Raw(msgspec.json.encode(args))
+        raw = encode_args(args)
         try:
             tries = 0
             while True:
-                waiting.nudge.clear()
                 command = Command(
                     key=key,
                     operation_id=operation_id,
@@ -98,17 +99,17 @@ class Agents:
                 del self._waiting[key]
 
     async def _wait(self, waiting: _Waiting, seconds: float) -> Result | None:
-        nudge = asyncio.create_task(waiting.nudge.wait())
-        try:
-            await asyncio.wait({waiting.future, nudge}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            nudge.cancel()
-        return waiting.future.result() if waiting.future.done() else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await waiting.news.wait()
+        waiting.news.clear()
+        return waiting.result
 
     def on_result(self, result: Result) -> None:
         waiting = self._waiting.get(result.key)
-        if waiting is not None and not waiting.future.done():
-            waiting.future.set_result(result)
+        if waiting is not None:
+            waiting.result = result
+            waiting.news.set()
 
     async def on_progress(self, report: ProgressReport) -> None:
         waiting = self._waiting.get(report.key)
@@ -119,7 +120,7 @@ class Agents:
         """The agent has just started: ask again at once instead of at the next round."""
         for waiting in self._waiting.values():
             if waiting.host == host:
-                waiting.nudge.set()
+                waiting.news.set()
 
 
 def _unpack(result: Result) -> Data:

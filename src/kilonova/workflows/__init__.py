@@ -1,0 +1,12 @@
+"""One file per operation: its steps at the top, then what they do."""
+
+from __future__ import annotations
+
+from kilonova.engine.model import Workflow
+from kilonova.workflows import boot, delete, power, reboot, rebuild
+from kilonova.workflows.env import Env
+
+ALL: dict[str, Workflow[Env]] = {
+    workflow.kind: workflow
+    for workflow in (boot.WORKFLOW, delete.WORKFLOW, reboot.WORKFLOW, rebuild.WORKFLOW, *power.WORKFLOWS)
+}

@@ -1,0 +1,56 @@
+"""Delete: stands outside of the slot, pushes aside whatever is under way."""
+
+from __future__ import annotations
+
+from kilonova.compute import states
+from kilonova.compute.servers.submit import check_lock, wake
+from kilonova.context import RequestContext
+from kilonova.db import servers
+from kilonova.db.engine import Tx
+from kilonova.db.servers import Server
+from kilonova.db.tables import instances
+from kilonova.engine import store
+from kilonova.errors import NotFound
+from kilonova.runtime import Runtime
+
+
+async def delete(rt: Runtime, ctx: RequestContext, server: Server, *, force: bool = False) -> None:
+    """From now on the server is on its way out, from whatever state. Asking again is no error."""
+    check_lock(ctx, server)
+    c = instances.c
+
+    async def work(tx: Tx) -> int | None:
+        now = rt.world.now()
+        marked = await servers.update(
+            tx,
+            server.uuid,
+            c.deleting.is_(False),
+            deleting=True,
+            task_state=states.DELETING,
+            progress=0,
+            generation=c.generation + 1,
+            updated_at=now,
+        )
+        current = await servers.get(tx, server.uuid)
+        if current is None:
+            raise NotFound(f"Instance {server.uuid} could not be found.")
+        if not marked:
+            return current.operation_id
+        if current.operation_id is not None:
+            await store.supersede(tx, current.operation_id, now, "The server was deleted.")
+        operation_id = await store.insert(
+            tx,
+            kind="delete",
+            action="forceDelete" if force else "delete",
+            server_uuid=server.uuid,
+            project_id=ctx.project_id,
+            user_id=ctx.user_id,
+            request_id=ctx.request_id,
+            now=now,
+        )
+        await servers.update(tx, server.uuid, operation_id=operation_id)
+        return operation_id
+
+    operation_id = await rt.db.write(work)
+    if operation_id is not None:
+        await wake(rt, operation_id)

@@ -1,0 +1,98 @@
+"""Taking a server's slot: the operation's row and the server's change in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from kilonova.bus.messages import Wake
+from kilonova.context import RequestContext
+from kilonova.db import servers
+from kilonova.db.engine import Tx
+from kilonova.db.servers import Server
+from kilonova.db.tables import instances
+from kilonova.engine import store
+from kilonova.errors import Conflict, NotFound, Transient
+from kilonova.runtime import Runtime
+
+
+async def submit(
+    rt: Runtime,
+    ctx: RequestContext,
+    server: Server,
+    *,
+    kind: str,
+    action: str,
+    task_state: str,
+    vm_states: Sequence[str],
+    over_tasks: Sequence[str] = (),
+    data: dict[str, Any] | None = None,
+    secrets: dict[str, Any] | None = None,
+    values: dict[str, Any] | None = None,
+) -> int:
+    """Start an exclusive operation on the server and return its id.
+
+    `vm_states`: those in which it may start. `over_tasks`: task states whose operation it
+    pushes aside (a hard reboot over a soft one). Raises Conflict when locked or in another
+    state, NotFound when the server has gone meanwhile.
+    """
+    check_lock(ctx, server)
+    pushed = server.operation_id if server.task_state in over_tasks else None
+    c = instances.c
+
+    async def work(tx: Tx) -> int:
+        now = rt.world.now()
+        if pushed is not None:
+            await store.supersede(tx, pushed, now, f"Pushed aside by '{action}'.")
+        operation_id = await store.insert(
+            tx,
+            kind=kind,
+            action=action,
+            server_uuid=server.uuid,
+            project_id=ctx.project_id,
+            user_id=ctx.user_id,
+            request_id=ctx.request_id,
+            now=now,
+            data=data,
+            secrets=secrets,
+        )
+        changed = await servers.update(
+            tx,
+            server.uuid,
+            c.operation_id == pushed if pushed is not None else c.operation_id.is_(None),
+            c.vm_state.in_(vm_states),
+            c.deleting.is_(False),
+            operation_id=operation_id,
+            task_state=task_state,
+            generation=c.generation + 1,
+            updated_at=now,
+            **(values or {}),
+        )
+        if not changed:
+            raise wrong_state(await servers.get(tx, server.uuid), server.uuid, action, vm_states)
+        return operation_id
+
+    operation_id = await rt.db.write(work)
+    await wake(rt, operation_id)
+    return operation_id
+
+
+async def wake(rt: Runtime, operation_id: int) -> None:
+    """Tell the conductors; should they not hear it, they find the row by themselves."""
+    with contextlib.suppress(Transient):
+        await rt.bus.send("conductor", Wake(operation_id=operation_id))
+
+
+def check_lock(ctx: RequestContext, server: Server) -> None:
+    if server.locked and not ctx.is_admin:
+        raise Conflict(f"Instance {server.uuid} is locked")
+
+
+def wrong_state(server: Server | None, uuid: str, action: str, vm_states: Sequence[str]) -> Exception:
+    if server is None:
+        return NotFound(f"Instance {uuid} could not be found.")
+    attribute, state = (
+        ("vm_state", server.vm_state) if server.vm_state not in vm_states else ("task_state", server.task_state)
+    )
+    return Conflict(f"Cannot '{action}' instance {uuid} while it is in {attribute} {state}")

@@ -1,0 +1,132 @@
+"""Boot: find and claim a host, have it build the guest."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kilonova.agent.commands import BootArgs
+from kilonova.bus.messages import SchedulingQuestion
+from kilonova.compute import claims, states
+from kilonova.db import servers
+from kilonova.db.engine import Tx
+from kilonova.engine.model import Again, Data, Fenced, Run, Step, Workflow
+from kilonova.errors import NoValidHost, Transient, Unavailable
+from kilonova.scheduler.request import Placement, PlacementRequest
+from kilonova.workflows.env import Env
+from kilonova.workflows.steps import server as shared
+from kilonova.workflows.steps.destroy import bury, destroy_on
+
+
+async def find_hosts(run: Run[Env]) -> Data:
+    server = await shared.load(run)
+    run.scratch["server"] = server
+    question = SchedulingQuestion(
+        request=PlacementRequest(
+            vcpus=server.vcpus,
+            memory_mb=server.memory_mb,
+            disk_gb=server.disk_gb,
+            availability_zone=server.pinned_availability_zone,
+            host=run.data.get("requested_host"),
+            node=run.data.get("requested_node"),
+            exclude_nodes=tuple(run.data.get("excluded", ())) + tuple(run.scratch.get("full", ())),
+        ),
+        fresh=run.tries > 0,
+    )
+    try:
+        answer = await run.env.rt.bus.ask("scheduler", question, 10.0)
+    except Unavailable as error:
+        raise Transient(error.message) from error
+    placement = msgspec.convert(answer.data, Placement)
+    if not placement.candidates:
+        raise NoValidHost(_no_host(run, placement))
+    run.scratch["candidates"] = placement.candidates
+    return {}
+
+
+def _no_host(run: Run[Env], placement: Placement) -> str:
+    earlier = run.data.get("last_failure")
+    return f"{placement.explain()} Before that: {earlier}" if earlier else placement.explain()
+
+
+async def claim_host(tx: Tx, run: Run[Env], result: Data) -> None:
+    server = run.scratch["server"]
+    for candidate in run.scratch["candidates"]:
+        if await claims.claim(tx, server, candidate.node_id):
+            run.host = candidate.host
+            run.data |= {"host": candidate.host, "node_id": candidate.node_id}
+            await shared.change(
+                tx,
+                run,
+                host=candidate.host,
+                node=candidate.node,
+                availability_zone=candidate.availability_zone,
+                claimed=True,
+                task_state=states.SPAWNING,
+            )
+            return
+    # Others were faster on all of them: look again, with fresh eyes.
+    run.scratch.setdefault("full", []).extend(c.node_id for c in run.scratch["candidates"])
+    raise Again
+
+
+async def release_host(tx: Tx, run: Run[Env], result: Data) -> None:
+    server = await servers.get(tx, run.server_uuid)
+    if server is None:
+        raise Fenced
+    if server.claimed:
+        await claims.release(tx, server)
+        await shared.change(
+            tx, run, claimed=False, host=None, node=None, availability_zone=None, task_state=states.SCHEDULING
+        )
+    node_id = run.data.pop("node_id", None)
+    if node_id is not None:
+        run.data["excluded"] = [*run.data.get("excluded", ()), node_id]
+    run.data["last_failure"] = run.failure.message if run.failure else None
+    run.data.pop("host", None)
+    run.scratch.clear()
+
+
+async def build(run: Run[Env]) -> Data:
+    server = await shared.load(run) if "server" not in run.scratch else run.scratch["server"]
+    args = BootArgs(spec=shared.spec(server, run.env.rt.settings))
+    return {"built": await shared.command(run, "build", run.data["host"], "boot", args, with_secrets=True)}
+
+
+async def destroy(run: Run[Env]) -> Data:
+    host = run.data.get("host")
+    return await destroy_on(run, host, "build") if host else {}
+
+
+async def bury_build(tx: Tx, run: Run[Env], result: Data) -> None:
+    run.host = run.data.get("host")
+    await bury(tx, run, result)
+
+
+async def succeed(tx: Tx, run: Run[Env]) -> None:
+    built = run.data.pop("built")
+    await shared.settle(
+        tx,
+        run,
+        vm_state=states.ACTIVE,
+        power_state=built["power_state"],
+        launched_at=run.env.rt.world.now(),
+        machine_type=built.get("machine_type"),
+        cpu_model=built.get("cpu_model"),
+    )
+
+
+async def fail(tx: Tx, run: Run[Env]) -> None:
+    await shared.settle(tx, run, vm_state=states.ERROR, fault=shared.fault(run))
+
+
+WORKFLOW = Workflow(
+    kind="boot",
+    steps=(
+        Step(name="schedule", effect=find_hosts, commit=claim_host, undo_commit=release_host, deadline=60.0),
+        Step(name="build", effect=build, undo=destroy, undo_commit=bury_build, deadline=1800.0),
+    ),
+    succeed=succeed,
+    fail=fail,
+    retry_from="schedule",
+    max_attempts=lambda env: env.rt.settings.max_attempts,
+)

@@ -1,0 +1,55 @@
+"""Delete: the host lets go of the guest, then everything the server held is given back at once."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kilonova.compute import claims, quota_usage, states
+from kilonova.compute.quota_usage import Amount
+from kilonova.db import servers
+from kilonova.db.engine import Tx
+from kilonova.db.tables import tags
+from kilonova.engine.model import Data, Fenced, Run, Step, Workflow
+from kilonova.workflows.env import Env
+from kilonova.workflows.steps import server as shared
+from kilonova.workflows.steps.destroy import bury, destroy_on
+
+
+async def destroy(run: Run[Env]) -> Data:
+    server = await shared.load(run)
+    return await destroy_on(run, server.host, "destroy") if server.host else {}
+
+
+async def succeed(tx: Tx, run: Run[Env]) -> None:
+    server = await servers.get(tx, run.server_uuid)
+    if server is None or server.operation_id != run.id:
+        raise Fenced
+    now = run.env.rt.world.now()
+    await quota_usage.give_back(tx, server.project_id, Amount(1, server.vcpus, server.memory_mb))
+    if server.claimed:
+        await claims.release(tx, server)
+    await shared.settle(
+        tx,
+        run,
+        vm_state=states.DELETED,
+        power_state=states.POWER_NOSTATE,
+        claimed=False,
+        deleting=False,
+        deleted=server.id,
+        deleted_at=now,
+        terminated_at=now,
+        user_data=None,
+    )
+    await tx.execute(sa.delete(tags).where(tags.c.resource_id == run.server_uuid))
+
+
+async def fail(tx: Tx, run: Run[Env]) -> None:
+    await shared.settle(tx, run, vm_state=states.ERROR, deleting=False, fault=shared.fault(run))
+
+
+WORKFLOW = Workflow(
+    kind="delete",
+    steps=(Step(name="destroy", effect=destroy, commit=bury, deadline=600.0),),
+    succeed=succeed,
+    fail=fail,
+)
