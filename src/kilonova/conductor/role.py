@@ -1,0 +1,108 @@
+"""The conductor role: an engine, the hosts' reports, and the reconcilers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from kilonova.bus import Subscription
+from kilonova.bus.messages import Answer, Heartbeat, HostReport, Message, PowerReport, ProgressReport, Result, Wake
+from kilonova.conductor.agents import Agents
+from kilonova.conductor.hosts import Hosts
+from kilonova.engine import store
+from kilonova.engine.engine import LEASE, SWEEP, Engine
+from kilonova.engine.run import Probe, no_probe
+from kilonova.errors import Transient
+from kilonova.reconcile.power_state import PowerStates
+from kilonova.reconcile.tombstones import Tombstones
+from kilonova.runtime import Runtime
+from kilonova.workflows import ALL
+from kilonova.workflows.env import Env
+
+log = structlog.get_logger()
+
+
+class Conductor:
+    """One per process; any number of processes."""
+
+    def __init__(
+        self,
+        rt: Runtime,
+        *,
+        concurrency: int = 200,
+        lease: float = LEASE,
+        sweep: float = SWEEP,
+        probe: Probe = no_probe,
+    ) -> None:
+        self.rt = rt
+        self.id = rt.world.uuid()
+        self.address = f"conductor.{self.id}"
+        self.hosts = Hosts(rt.db, rt.world, rt.settings)
+        self.agents = Agents(rt.bus, rt.world, self.hosts, self.address)
+        self.env = Env(rt=rt, agents=self.agents, hosts=self.hosts)
+        self.engine: Engine[Env] = Engine(
+            env=self.env,
+            db=rt.db,
+            world=rt.world,
+            workflows=ALL,
+            owner=self.id,
+            concurrency=concurrency,
+            lease=lease,
+            sweep=sweep,
+            probe=probe,
+        )
+        self.power_states = PowerStates(rt)
+        self.tombstones = Tombstones(rt, self.hosts, self.agents)
+        self._subscriptions: list[Subscription] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, *, alone: bool = False) -> None:
+        """`alone`: this is the only conductor on its database (see `Engine.start`)."""
+        await self.hosts.start()
+        self._subscriptions = [
+            await self.rt.bus.listen("conductor", self._on_message),
+            await self.rt.bus.listen(self.address, self._on_message),
+        ]
+        await self.engine.start(alone=alone)
+        self._tasks = [asyncio.create_task(self.tombstones.loop()), asyncio.create_task(self._beat())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.engine.stop()
+        for subscription in self._subscriptions:
+            await subscription.close()
+        await self.hosts.stop()
+
+    async def _beat(self) -> None:
+        while True:
+            self.hosts.on_heartbeat(Heartbeat(host=self.rt.settings.host, binary="nova-conductor", incarnation=self.id))
+            await self.rt.world.sleep(self.rt.settings.report_interval)
+
+    async def _on_message(self, message: Message) -> Answer | None:
+        match message:
+            case Wake():
+                self.engine.wake(message.operation_id)
+            case Result():
+                self.agents.on_result(message)
+            case ProgressReport():
+                await self._on_progress(message)
+            case Heartbeat():
+                self.hosts.on_heartbeat(message)
+            case HostReport():
+                await self.hosts.on_report(message)
+                self.agents.on_host_back(message.host)
+                self.tombstones.poke()
+            case PowerReport():
+                for operation_id in await self.power_states.on_report(message):
+                    self.engine.wake(operation_id)
+            case _:
+                log.warning("message not for a conductor", kind=type(message).__name__)
+        return None
+
+    async def _on_progress(self, report: ProgressReport) -> None:
+        with contextlib.suppress(Transient):
+            await store.save_progress(self.rt.db, report.operation_id, report.stage, report.percent)

@@ -1,0 +1,109 @@
+"""Power states, both ways: what a guest did by itself is recorded; a guest that should be off is stopped."""
+
+from __future__ import annotations
+
+import functools
+
+import structlog
+
+from kilonova.bus.messages import PowerReport, ServerQuestion
+from kilonova.compute import states
+from kilonova.db import servers
+from kilonova.db.engine import Tx
+from kilonova.db.servers import Server
+from kilonova.db.tables import instances
+from kilonova.engine import store
+from kilonova.errors import Transient, Unavailable
+from kilonova.runtime import Runtime
+
+log = structlog.get_logger()
+
+OFF = (states.POWER_SHUTDOWN, states.POWER_CRASHED)
+CHUNK = 500
+
+
+class PowerStates:
+    def __init__(self, rt: Runtime) -> None:
+        self.rt = rt
+
+    async def on_report(self, report: PowerReport) -> list[int]:
+        """Record differences of servers that nothing is being done to; returns the operations started."""
+        started: list[int] = []
+        uuids = list(report.states)
+        for start in range(0, len(uuids), CHUNK):
+            part = uuids[start : start + CHUNK]
+            found = await self.rt.db.read(functools.partial(servers.get_many, uuids=part))
+            known = {server.uuid: server for server in found}
+            for uuid in part:
+                server = known.get(uuid)
+                if server is None or server.host != report.host or server.deleted:
+                    log.warning("host has a guest that it should not have", host=report.host, server=uuid)
+                elif server.operation_id is None and server.power_state != report.states[uuid]:
+                    operation_id = await self._differs(server, report.states[uuid])
+                    if operation_id is not None:
+                        started.append(operation_id)
+        return started
+
+    async def _differs(self, server: Server, reported: int) -> int | None:
+        power_state = await self._ask(server, reported)
+        if power_state == server.power_state:
+            return None
+        values: dict[str, object] = {"power_state": power_state, "updated_at": self.rt.world.now()}
+        stopped_itself = power_state in OFF and server.vm_state in (states.ACTIVE, states.PAUSED, states.SUSPENDED)
+        unwanted = server.vm_state == states.STOPPED and power_state not in (states.POWER_NOSTATE, *OFF)
+        if stopped_itself:
+            values |= {"vm_state": states.STOPPED}
+        log.info(
+            "guest changed by itself",
+            server=server.uuid,
+            vm_state=server.vm_state,
+            was=server.power_state,
+            now=power_state,
+        )
+
+        async def work(tx: Tx) -> int | None:
+            operation_id = None
+            if unwanted:
+                operation_id = await self._stop(tx, server)
+                values.update(operation_id=operation_id, task_state=states.POWERING_OFF)
+            changed = await servers.update(
+                tx,
+                server.uuid,
+                instances.c.operation_id.is_(None),
+                instances.c.generation == server.generation,
+                generation=instances.c.generation + 1,
+                **values,
+            )
+            if not changed:
+                raise _ChangedMeanwhile
+            return operation_id
+
+        try:
+            return await self.rt.db.write(work)
+        except _ChangedMeanwhile:
+            return None
+
+    async def _ask(self, server: Server, reported: int) -> int:
+        """The state now: a report may be late, from before the last operation."""
+        question = ServerQuestion(server_uuid=server.uuid, what="power_state")
+        try:
+            answer = await self.rt.bus.ask(f"agent.{server.host}", question, 10.0)
+        except (Unavailable, Transient):
+            return server.power_state
+        return int(str(answer.data["power_state"])) if answer.error is None else reported
+
+    async def _stop(self, tx: Tx, server: Server) -> int:
+        return await store.insert(
+            tx,
+            kind="stop",
+            action="stop",
+            server_uuid=server.uuid,
+            project_id=server.project_id,
+            user_id=server.user_id,
+            request_id=f"req-{self.rt.world.uuid()}",
+            now=self.rt.world.now(),
+        )
+
+
+class _ChangedMeanwhile(Exception):
+    """Roll back: somebody has begun something with the server."""

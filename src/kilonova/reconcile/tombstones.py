@@ -1,0 +1,91 @@
+"""Servers deleted while their host was away: when it is back, the guest goes too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import sqlalchemy as sa
+import structlog
+
+from kilonova.agent.commands import DestroyArgs
+from kilonova.conductor.agents import Agents
+from kilonova.conductor.hosts import Hosts
+from kilonova.db.engine import Tx
+from kilonova.db.tables import tombstones
+from kilonova.engine.model import Fenced
+from kilonova.errors import KilonovaError
+from kilonova.runtime import Runtime
+
+log = structlog.get_logger()
+
+PERIOD = 15.0
+"""Seconds between looks."""
+
+BATCH = 20
+
+
+class Tombstones:
+    def __init__(self, rt: Runtime, hosts: Hosts, agents: Agents) -> None:
+        self.rt = rt
+        self.hosts = hosts
+        self.agents = agents
+        self._poked = asyncio.Event()
+
+    def poke(self) -> None:
+        self._poked.set()
+
+    async def loop(self) -> None:
+        while True:
+            try:
+                await self.once()
+            except Exception as error:
+                log.warning("tombstones not looked at", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD):
+                    await self._poked.wait()
+            self._poked.clear()
+
+    async def once(self) -> int:
+        """Clear what can be cleared now; returns how many."""
+        c = tombstones.c
+
+        async def look(tx: Tx) -> list[tuple[str, str, int]]:
+            rows = await tx.execute(sa.select(c.host, c.server_uuid, c.operation_id).order_by(c.created_at).limit(200))
+            return [(row.host, row.server_uuid, row.operation_id) for row in rows]
+
+        found = await self.rt.db.read(look)
+        up = {host: await self.hosts.is_up(host) for host in {host for host, _, _ in found}}
+        ready = [row for row in found if up[row[0]]]
+        cleared = 0
+        for start in range(0, len(ready), BATCH):
+            results = await asyncio.gather(*(self._clear(*row) for row in ready[start : start + BATCH]))
+            cleared += sum(results)
+        return cleared
+
+    async def _clear(self, host: str, uuid: str, operation_id: int) -> bool:
+        try:
+            async with asyncio.timeout(60.0):
+                await self.agents.call(
+                    host=host,
+                    # A key of its own each time: an earlier failure must not be answered from the journal.
+                    key=f"{operation_id}/tombstone/undo/{self.rt.world.uuid()[:8]}",
+                    operation_id=operation_id,
+                    server_uuid=uuid,
+                    verb="destroy",
+                    args=DestroyArgs(uuid=uuid),
+                )
+        except Fenced:
+            log.info("tombstone void: the host has a newer operation of this server", host=host, server=uuid)
+        except (KilonovaError, TimeoutError) as error:
+            log.warning("host still has a deleted server", host=host, server=uuid, error=str(error))
+            return False
+
+        async def forget(tx: Tx) -> None:
+            c = tombstones.c
+            await tx.execute(
+                sa.delete(tombstones).where(c.host == host, c.server_uuid == uuid, c.operation_id == operation_id)
+            )
+
+        await self.rt.db.write(forget)
+        return True
