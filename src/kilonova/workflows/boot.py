@@ -88,7 +88,8 @@ async def release_host(tx: Tx, run: Run[Env], result: Data) -> None:
 
 async def build(run: Run[Env]) -> Data:
     server = await shared.load(run) if "server" not in run.scratch else run.scratch["server"]
-    args = BootArgs(spec=shared.spec(server, run.env.rt.settings))
+    files = (run.operation.secrets or {}).get("files")
+    args = BootArgs(spec=shared.spec(server, run.env.rt.settings, files))
     return {"built": await shared.command(run, "build", run.data["host"], "boot", args, with_secrets=True)}
 
 

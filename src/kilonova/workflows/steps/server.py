@@ -49,8 +49,8 @@ def fault(run: Run[Env], *, code: int = 500) -> dict[str, Any]:
     }
 
 
-def spec(server: Server, settings: ComputeSettings) -> ServerSpec:
-    """All that a host needs to build the server, or to define it anew."""
+def spec(server: Server, settings: ComputeSettings, files: dict[str, str] | None = None) -> ServerSpec:
+    """All that a host needs to build the server, or to define it anew. `files`: to be injected, base64."""
     flavor = server.flavor
     return ServerSpec(
         uuid=server.uuid,
@@ -76,6 +76,7 @@ def spec(server: Server, settings: ComputeSettings) -> ServerSpec:
         key_type=server.key_type or "ssh",
         user_data=server.user_data,
         launch_index=server.launch_index,
+        files=files or {},
         reservation_id=server.reservation_id,
         machine_type=server.machine_type,
         cpu_model=server.cpu_model,

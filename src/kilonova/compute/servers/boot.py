@@ -1,0 +1,303 @@
+"""Create servers: everything is checked first, then rows, quota and operations come in one transaction."""
+
+from __future__ import annotations
+
+import re
+import secrets as secure
+import string
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.compute import quota_usage, states
+from kilonova.compute.quota_usage import Amount
+from kilonova.compute.servers.submit import wake
+from kilonova.context import RequestContext
+from kilonova.db import flavors, key_pairs, servers
+from kilonova.db.engine import Tx
+from kilonova.db.flavors import Flavor
+from kilonova.db.key_pairs import KeyPair
+from kilonova.db.tables import compute_nodes, services, tags
+from kilonova.engine import store
+from kilonova.errors import Forbidden, Invalid, NotFound, OverQuota
+from kilonova.runtime import Image, Runtime
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootRequest:
+    """One `POST /servers`, its schema checked. `networks`: None (not said), 'auto', 'none' or a list."""
+
+    name: str
+    image_ref: str
+    flavor_ref: str
+    hostname: str | None = None
+    description: str | None = None
+    key_name: str | None = None
+    user_data: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    config_drive: bool | None = None
+    availability_zone: str | None = None
+    min_count: int = 1
+    max_count: int = 1
+    networks: str | list[dict[str, Any]] | None = None
+    security_groups: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    admin_password: str | None = None
+    access_ip_v4: str | None = None
+    access_ip_v6: str | None = None
+    disk_config: str = "MANUAL"
+    scheduler_hints: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    trusted_certs: list[str] | None = None
+    host: str | None = None
+    hypervisor_hostname: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """`uuids` in launch order; the first one's password is `admin_password`."""
+
+    uuids: list[str]
+    reservation_id: str
+    admin_password: str
+
+
+async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Created:
+    """Accept new servers; once this returns they are never lost.
+
+    Raises Invalid, NotFound or Forbidden with the field that is wrong, OverQuota, Unavailable
+    when Image does not answer. Nothing has changed then.
+    """
+    image = await _image(rt, ctx, request.image_ref) if request.image_ref else None
+    password = request.admin_password or new_password(rt)
+    reservation_id = "r-" + "".join(secure.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    # Made before the transaction: a deadlock's second try must not change what was said to whom.
+    uuids = [rt.world.uuid() for _ in range(request.max_count)]
+
+    async def work(tx: Tx) -> list[tuple[str, int]]:
+        flavor = await _flavor(tx, ctx, request.flavor_ref)
+        if image is not None:
+            check_image_fits(image, flavor.memory_mb, flavor.root_gb)
+        key = await _key(tx, ctx, request.key_name) if request.key_name else None
+        await _check_zone_and_host(rt, tx, request)
+        limits = await quota_usage.limits(tx, ctx.project_id, rt.settings.quota)
+        _check_items(request, limits)
+        count = await _take_quota(tx, ctx, flavor, request, limits)
+        rows = []
+        for index, uuid in enumerate(uuids[:count]):
+            values = _values(rt, ctx, request, flavor, image, key, uuid, index, count, reservation_id)
+            rows.append((uuid, await _insert(rt, tx, ctx, request, values, password)))
+        return rows
+
+    rows = await rt.db.write(work)
+    for _, operation_id in rows:
+        await wake(rt, operation_id)
+    return Created(uuids=[uuid for uuid, _ in rows], reservation_id=reservation_id, admin_password=password)
+
+
+def new_password(rt: Runtime) -> str:
+    """Letters and digits that cannot be mistaken for each other, one of each kind at least."""
+    kinds = ("23456789", "ABCDEFGHJKLMNPQRSTUVWXYZ", "abcdefghijkmnopqrstuvwxyz")
+    length = max(rt.settings.password_length, len(kinds))
+    signs = [secure.choice(kind) for kind in kinds]
+    signs += [secure.choice("".join(kinds)) for _ in range(length - len(kinds))]
+    secure.SystemRandom().shuffle(signs)
+    return "".join(signs)
+
+
+async def _image(rt: Runtime, ctx: RequestContext, image_id: str) -> Image:
+    try:
+        image = await rt.images.get(image_id, project_id=ctx.project_id)
+    except NotFound as error:
+        raise Invalid(f"Can not find requested image '{image_id}'.") from error
+    if image.status != "active":
+        raise Invalid(f"Image {image_id} is unacceptable: Image is not active.")
+    return image
+
+
+def check_image_fits(image: Image, memory_mb: int, root_gb: int) -> None:
+    """Raises Invalid when a flavor of that memory (MiB) and root disk (GiB, 0: as the image) is too small."""
+    if image.min_ram > memory_mb:
+        raise Invalid("Flavor's memory is too small for requested image.")
+    if root_gb and ((image.size or 0) > root_gb * GIB or image.min_disk > root_gb):
+        wanted = max(image.min_disk * GIB, image.size or 0)
+        raise Invalid(
+            "Flavor's disk is too small for requested image. "
+            f"Flavor disk is {root_gb * GIB} bytes, image is {wanted} bytes."
+        )
+
+
+async def _flavor(tx: Tx, ctx: RequestContext, flavor_ref: str) -> Flavor:
+    flavor = await flavors.get(tx, flavor_ref, project_id=None if ctx.is_admin else ctx.project_id)
+    if flavor is None or flavor.disabled:
+        raise Invalid(f"Flavor {flavor_ref} could not be found.")
+    return flavor
+
+
+async def _key(tx: Tx, ctx: RequestContext, name: str) -> KeyPair:
+    key = await key_pairs.get(tx, ctx.user_id, name)
+    if key is None:
+        raise Invalid("Invalid key_name provided.")
+    return key
+
+
+async def _check_zone_and_host(rt: Runtime, tx: Tx, request: BootRequest) -> None:
+    zone = request.availability_zone
+    if zone is not None and zone != rt.settings.default_availability_zone:
+        known = (await tx.execute(sa.select(services.c.id).where(services.c.availability_zone == zone))).first()
+        if known is None:
+            raise Invalid("The requested availability zone is not available")
+    if request.host is None and request.hypervisor_hostname is None:
+        return
+    query = sa.select(compute_nodes.c.id)
+    if request.host is not None:
+        query = query.where(compute_nodes.c.host == request.host)
+    if request.hypervisor_hostname is not None:
+        query = query.where(compute_nodes.c.hypervisor_hostname == request.hypervisor_hostname)
+    if (await tx.execute(query)).first() is None:
+        wanted = " / ".join(name for name in (request.host, request.hypervisor_hostname) if name)
+        raise Invalid(f"Compute host {wanted} could not be found.")
+
+
+def _check_items(request: BootRequest, limits: dict[str, int]) -> None:
+    allowed = limits["metadata_items"]
+    if 0 <= allowed < len(request.metadata):
+        raise Forbidden(f"Maximum number of metadata items exceeds {allowed}")
+    allowed = limits["injected_files"]
+    if 0 <= allowed < len(request.files):
+        raise Forbidden("Personality file limit exceeded")
+    for path, content in request.files.items():
+        if 0 <= limits["injected_file_path_bytes"] < len(path.encode()):
+            raise Forbidden("Personality file path exceeds maximum length")
+        if 0 <= limits["injected_file_content_bytes"] < len(content) * 3 // 4:
+            raise Forbidden("Personality file content exceeds maximum length")
+
+
+async def _take_quota(tx: Tx, ctx: RequestContext, flavor: Flavor, request: BootRequest, limits: dict[str, int]) -> int:
+    """As many servers as quota allows between `min_count` and `max_count`."""
+    for count in range(request.max_count, request.min_count - 1, -1):
+        try:
+            amount = Amount(count, count * flavor.vcpus, count * flavor.memory_mb)
+            await quota_usage.take(tx, ctx.project_id, amount, limits)
+            return count
+        except OverQuota:
+            if count == request.min_count:
+                raise
+    raise Invalid("min_count must be <= max_count")
+
+
+def hostname_of(name: str, uuid: str) -> str:
+    """A DNS label made of a server's name: at most 63 letters, digits and hyphens; else one made of its id."""
+    label = re.sub(r"[^a-zA-Z0-9-]+", "", re.sub(r"[ _.]", "-", name)).lower()
+    return label.strip("-")[:63].strip("-") or f"Server-{uuid}"
+
+
+def _values(
+    rt: Runtime,
+    ctx: RequestContext,
+    request: BootRequest,
+    flavor: Flavor,
+    image: Image | None,
+    key: KeyPair | None,
+    uuid: str,
+    index: int,
+    count: int,
+    reservation_id: str,
+) -> dict[str, Any]:
+    name = request.name if count == 1 else f"{request.name}-{index + 1}"
+    zone = request.availability_zone or rt.settings.default_schedule_zone
+    return {
+        "uuid": uuid,
+        "project_id": ctx.project_id,
+        "user_id": ctx.user_id,
+        "display_name": name,
+        "display_description": request.description,
+        "hostname": request.hostname or hostname_of(name, uuid),
+        "reservation_id": reservation_id,
+        "launch_index": index,
+        "image_ref": request.image_ref,
+        "image": image_snapshot(image),
+        "kernel_id": image.properties.get("kernel_id", "") if image else "",
+        "ramdisk_id": image.properties.get("ramdisk_id", "") if image else "",
+        "flavorid": flavor.flavorid,
+        "flavor": flavor_snapshot(flavor),
+        "vcpus": flavor.vcpus,
+        "memory_mb": flavor.memory_mb,
+        "root_gb": flavor.root_gb,
+        "ephemeral_gb": flavor.ephemeral_gb,
+        "swap_mb": flavor.swap_mb,
+        "vm_state": states.BUILDING,
+        "task_state": states.SCHEDULING,
+        "pinned_availability_zone": zone,
+        "key_name": key.name if key else None,
+        "key_data": key.public_key if key else None,
+        "key_type": key.type if key else None,
+        "user_data": request.user_data,
+        "config_drive": "True" if request.config_drive else "",
+        "access_ip_v4": request.access_ip_v4,
+        "access_ip_v6": request.access_ip_v6,
+        "metadata": request.metadata,
+        "disk_config": request.disk_config,
+        "root_device_name": "/dev/vda",
+        "security_groups": [{"name": name} for name in request.security_groups],
+        "addresses": {},
+        "requested_networks": request.networks,
+        "scheduler_hints": request.scheduler_hints,
+        "trusted_certs": request.trusted_certs,
+        "desired_power": states.POWER_RUNNING,
+        "created_at": rt.world.now(),
+        "updated_at": rt.world.now(),
+    }
+
+
+def image_snapshot(image: Image | None) -> dict[str, Any] | None:
+    """What is kept of an image with a server made from it."""
+    if image is None:
+        return None
+    return {"name": image.name, "spec": msgspec.to_builtins(image.spec), "properties": image.properties}
+
+
+def flavor_snapshot(flavor: Flavor) -> dict[str, Any]:
+    """What is kept of a flavor with a server made by it; the flavor itself may change or go."""
+    return {
+        "id": flavor.id,
+        "flavorid": flavor.flavorid,
+        "name": flavor.name,
+        "description": flavor.description,
+        "vcpus": flavor.vcpus,
+        "memory_mb": flavor.memory_mb,
+        "root_gb": flavor.root_gb,
+        "ephemeral_gb": flavor.ephemeral_gb,
+        "swap_mb": flavor.swap_mb,
+        "rxtx_factor": flavor.rxtx_factor,
+        "is_public": flavor.is_public,
+        "disabled": flavor.disabled,
+        "extra_specs": flavor.extra_specs,
+    }
+
+
+async def _insert(
+    rt: Runtime, tx: Tx, ctx: RequestContext, request: BootRequest, values: dict[str, Any], password: str
+) -> int:
+    operation_id = await store.insert(
+        tx,
+        kind="boot",
+        action="create",
+        server_uuid=values["uuid"],
+        project_id=ctx.project_id,
+        user_id=ctx.user_id,
+        request_id=ctx.request_id,
+        now=values["created_at"],
+        data={"requested_host": request.host, "requested_node": request.hypervisor_hostname},
+        secrets={"admin_password": password, "files": request.files},
+    )
+    await servers.insert(tx, {**values, "operation_id": operation_id})
+    if request.tags:
+        await tx.execute(
+            sa.insert(tags), [{"resource_id": values["uuid"], "tag": tag} for tag in sorted(set(request.tags))]
+        )
+    return operation_id

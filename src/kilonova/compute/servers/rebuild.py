@@ -1,0 +1,57 @@
+"""Rebuild: the same server with a new root disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kilonova.compute import states
+from kilonova.compute.servers.boot import check_image_fits, image_snapshot, new_password
+from kilonova.compute.servers.submit import submit
+from kilonova.context import RequestContext
+from kilonova.db.servers import Server
+from kilonova.errors import Invalid, NotFound
+from kilonova.runtime import Runtime
+
+REBUILD_FROM = (states.ACTIVE, states.STOPPED, states.ERROR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildRequest:
+    """`changes`: columns of the server that the request sets anew (name, metadata, key, user data, ...)."""
+
+    image_ref: str
+    admin_password: str | None
+    changes: dict[str, Any]
+
+
+async def rebuild(rt: Runtime, ctx: RequestContext, server: Server, request: RebuildRequest) -> str:
+    """Start it and return the new admin password. Raises Invalid, Conflict, Unavailable."""
+    try:
+        image = await rt.images.get(request.image_ref, project_id=ctx.project_id)
+    except NotFound as error:
+        raise Invalid(f"Cannot find image {request.image_ref} for rebuild") from error
+    if image.status != "active":
+        raise Invalid(f"Image {request.image_ref} is unacceptable: Image is not active.")
+    check_image_fits(image, server.memory_mb, server.root_gb)
+    password = request.admin_password or new_password(rt)
+    values = request.changes | {
+        "image_ref": request.image_ref,
+        "image": image_snapshot(image),
+        "kernel_id": image.properties.get("kernel_id", ""),
+        "ramdisk_id": image.properties.get("ramdisk_id", ""),
+        "progress": 0,
+    }
+    await submit(
+        rt,
+        ctx,
+        server,
+        kind="rebuild",
+        action="rebuild",
+        task_state=states.REBUILDING,
+        vm_states=REBUILD_FROM,
+        data={"stopped": server.vm_state == states.STOPPED},
+        secrets={"admin_password": password},
+        values=values,
+    )
+    return password
