@@ -11,6 +11,7 @@ import contextlib
 import enum
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,7 @@ class Unfinished(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A command's key, taken apart: '<operation>/<step>/<do|undo>/<attempt>'."""
+    """A command's key, taken apart: '<operation>/<step>/<do|undo>/<attempt>[.<try>]'."""
 
     operation: int
     step: str
@@ -71,15 +72,22 @@ class Key(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Key:
         """Raises Invalid when the text is not a key."""
-        parts = text.split("/")
-        if len(parts) != 4 or parts[2] not in ("do", "undo") or not parts[0].isdigit() or not parts[3].isdigit():
-            raise Invalid(f"'{text}' is no command key; expected '<operation>/<step>/<do|undo>/<attempt>'.")
-        return cls(int(parts[0]), parts[1], parts[2] == "undo", int(parts[3]))
+        match = _KEY.fullmatch(text)
+        if match is None:
+            raise Invalid(f"'{text}' is no command key; expected '<operation>/<step>/<do|undo>/<attempt>[.<try>]'.")
+        return cls(int(match[1]), match[2], match[3] == "undo", int(match[4]))
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Order within a step: an undo comes after the attempts up to its own and before the next."""
+        """Order within a step: an undo comes after its own attempt and before the next.
+
+        Tries do not count: a conductor that takes an operation over counts them
+        anew, and doing twice what is to be done harms nothing.
+        """
         return self.attempt, int(self.undo)
+
+
+_KEY = re.compile(r"(\d+)/([^/]+)/(do|undo)/(\d+)(?:\.\d+)?")
 
 
 class Journal:
@@ -163,9 +171,7 @@ class Journal:
     async def mark(self, host: str, server_uuid: str, mark: str) -> None:
         """Remember with a server that a point of no repetition was passed, e.g. a rebuild's wipe."""
         await self._writer.run(
-            lambda db: db.execute(
-                "UPDATE newest SET mark = ? WHERE host = ? AND server = ?", (mark, host, server_uuid)
-            )
+            lambda db: db.execute("UPDATE newest SET mark = ? WHERE host = ? AND server = ?", (mark, host, server_uuid))
         )
 
     async def marked(self, host: str, server_uuid: str) -> str | None:

@@ -64,7 +64,9 @@ class MemorySubscription:
         except KilonovaError as error:
             answer = Answer(error=error.message)
             if reply is None:
-                log.warning("bus.handler_failed", address=self.address, message=type(message).__name__, error=str(error))
+                log.warning(
+                    "bus.handler_failed", address=self.address, message=type(message).__name__, error=str(error)
+                )
         except Exception:
             # Not delivered again: who sent it repeats what matters, and a message that always fails would spin.
             log.exception("bus.handler_failed", address=self.address, message=type(message).__name__)

@@ -1,0 +1,347 @@
+"""The compute role: takes one host's commands, runs them over its driver, reports.
+
+A command is journalled, then acknowledged, then run, and its result is stored
+before it is sent. Commands of one server run one after the other; one that is
+newer (a later operation, or the undo of what runs) first stops the older.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import sqlite3
+import traceback
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from kilonova.agent.commands import Context, NoImages, decode_args
+from kilonova.agent.driver import Driver, ImageSource, PowerState, Secrets
+from kilonova.agent.journal import Journal, Key, State
+from kilonova.agent.report import Reporter, Ticker
+from kilonova.bus import Bus, Subscription
+from kilonova.bus.messages import Answer, Command, Message, ProgressReport, Result, ServerQuestion
+from kilonova.errors import HostFailure, Invalid, KilonovaError, Transient
+from kilonova.world import World
+
+log = structlog.get_logger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PROGRESS = 0.5
+"""Seconds between two progress reports of one command; quick commands send none."""
+
+
+class _Work:
+    """One command under way. `secrets` is None while a command that needs them waits for its second sending."""
+
+    __slots__ = ("command", "ending", "key", "progress", "secrets", "started", "stopped_by", "task", "timer")
+
+    def __init__(self, command: Command, secrets: Secrets | None) -> None:
+        self.command = command
+        self.key = Key.parse(command.key)
+        self.secrets = secrets
+        self.task: asyncio.Task[None] | None = None
+        self.started = False
+        """A task that is cancelled before its first step never runs, and so would never end its work."""
+        self.ending = False
+        self.stopped_by: str | None = None
+        self.progress = ("", 0)
+        self.timer: asyncio.TimerHandle | None = None
+
+    def yields_to(self, other: _Work) -> bool:
+        """Whether `other` makes this one pointless."""
+        if other.key.operation != self.key.operation:
+            return other.key.operation > self.key.operation
+        return other.key.undo and not self.key.undo
+
+
+class Agent:
+    """One host's agent. The journal and the bus are started by their owner, the driver by the agent."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        driver: Driver,
+        bus: Bus,
+        journal: Journal,
+        world: World,
+        images: ImageSource | None = None,
+        report_interval: float = 10.0,
+        sync_power_state_interval: float = 600.0,
+        max_concurrent_builds: int = 10,
+        drain_timeout: float = 5.0,
+        incarnation: str | None = None,
+        ticker: Ticker | None = None,
+        boot_id: str | None = None,
+    ) -> None:
+        """Intervals and time-outs in seconds; a bound of 0 builds means none."""
+        self.host = host
+        self.driver = driver
+        self.incarnation = incarnation or world.uuid()
+        self.host_rebooted = False
+        """Known after start: the machine was booted since this agent last ran on it."""
+        self._bus = bus
+        self._journal = journal
+        self._world = world
+        self._images: ImageSource = images or NoImages()
+        self._builds = asyncio.Semaphore(max_concurrent_builds) if max_concurrent_builds > 0 else None
+        self._drain_timeout = drain_timeout
+        self._boot_id = boot_id
+        self._draining = False
+        self._sending: set[asyncio.Task[None]] = set()
+        self._works: dict[str, _Work] = {}
+        self._lanes: dict[str, list[_Work]] = {}
+        self._subscription: Subscription | None = None
+        self.reporter = Reporter(
+            host=host,
+            incarnation=self.incarnation,
+            driver=driver,
+            bus=bus,
+            world=world,
+            ticker=ticker or Ticker(world),
+            busy=self._lanes.__contains__,
+            report_interval=report_interval,
+            sync_power_state_interval=sync_power_state_interval,
+        )
+
+    async def start(self) -> None:
+        """Adopt the host, take up what the journal left open, listen and report. Raises what the driver raises."""
+        self._draining = False
+        await self.driver.start()
+        self.host_rebooted = await self._journal.changed_boot(self.host, self._boot_id or read_boot_id())
+        for entry in await self._journal.unfinished(self.host):
+            self._enqueue(_Work(entry.command, None if entry.had_secrets else Secrets()))
+        await self.reporter.start()
+        self._subscription = await self._bus.listen(f"agent.{self.host}", self._handle)
+
+    async def stop(self) -> None:
+        """Take nothing more, give what runs `drain_timeout` seconds, leave the rest to the journal."""
+        if self._subscription is not None:
+            await self._subscription.close()
+            self._subscription = None
+        await self.reporter.stop()
+        self._draining = True
+        tasks = [work.task for work in self._works.values() if work.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._drain_timeout)
+        for work in list(self._works.values()):
+            if work.task is not None:
+                work.task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._sending:
+            await asyncio.wait(self._sending)
+        self._lanes.clear()
+        self._works.clear()
+        await self.driver.close()
+
+    async def resume_guests(self, server_uuids: list[str]) -> dict[str, str]:
+        """Start guests that should run and do not, after the host itself was booted; the errors by server.
+
+        Who should run only the database knows, so this is called with the conductor's word.
+        """
+        errors: dict[str, str] = {}
+        for uuid in server_uuids:
+            try:
+                if uuid not in self._lanes and await self.driver.power_state(uuid) is PowerState.SHUTDOWN:
+                    await self.driver.ensure_running(uuid)
+            except KilonovaError as error:
+                errors[uuid] = error.message
+        return errors
+
+    async def _handle(self, message: Message) -> Answer | None:
+        if isinstance(message, Command):
+            await self._take(message)
+            return None
+        if isinstance(message, ServerQuestion):
+            return await self._answer(message)
+        log.warning("agent.unexpected_message", host=self.host, message=type(message).__name__)
+        return None
+
+    async def _take(self, command: Command) -> None:
+        """Journal a command; what follows from what the journal knows of it."""
+        recorded = await self._journal.record(self.host, command, self._epoch_seconds())
+        if recorded.state is State.DONE and recorded.result is not None:
+            await self._send(command.reply_to, recorded.result)
+        elif recorded.state is State.OLD:
+            await self._send(command.reply_to, self._failed(command, "Newer work took this one's place.", "superseded"))
+        elif (work := self._works.get(command.key)) is not None:
+            work.command = msgspec.structs.replace(work.command, reply_to=command.reply_to)
+            if work.secrets is None:
+                work.secrets = command.secrets or Secrets()
+                self._run(work)
+            else:
+                self._send_progress(work)
+        else:
+            self._enqueue(_Work(command, command.secrets or Secrets()))
+
+    def _enqueue(self, work: _Work) -> None:
+        self._works[work.command.key] = work
+        lane = self._lanes.setdefault(work.command.server_uuid, [])
+        for other in lane:
+            if other.yields_to(work) and not other.ending and other.stopped_by is None:
+                other.stopped_by = work.command.key
+                if other.task is None:
+                    self._run(other)
+                elif other.started:
+                    other.task.cancel()
+        lane.append(work)
+        if work.secrets is not None:
+            self._run(work)
+
+    def _run(self, work: _Work) -> None:
+        lane = self._lanes[work.command.server_uuid]
+        before = [other.task for other in lane if other is not work and other.task is not None]
+        work.task = asyncio.get_running_loop().create_task(self._work(work, before))
+
+    async def _work(self, work: _Work, before: list[asyncio.Task[None]]) -> None:
+        command = work.command
+        result: Result | None = None
+        work.started = True
+        try:
+            if before:
+                await asyncio.wait(before)
+            if work.stopped_by is None:
+                if self._draining:
+                    self._leave(work)
+                    return
+                result = await self._execute(work)
+        except asyncio.CancelledError:
+            if work.stopped_by is None:
+                self._leave(work)
+                return
+        work.ending = True
+        if result is None:
+            result = self._failed(command, f"Stopped for the newer command {work.stopped_by}.", "superseded")
+        await self._end(work, result)
+
+    async def _execute(self, work: _Work) -> Result:
+        command = work.command
+        try:
+            verb, args = decode_args(command.verb, command.args)
+            context = Context(
+                driver=self.driver,
+                images=self._images,
+                secrets=work.secrets or Secrets(),
+                progress=lambda stage, percent: self._progress(work, stage, percent),
+                marks=_ServerMarks(self._journal, self.host, command.server_uuid),
+            )
+            if verb.builds and self._builds is not None:
+                async with self._builds:
+                    data = await verb.run(context, args)
+            else:
+                data = await verb.run(context, args)
+            return Result(key=command.key, operation_id=command.operation_id, host=self.host, data=data)
+        except KilonovaError as error:
+            kind = next((name for known, name in _KINDS if isinstance(error, known)), "unknown")
+            log.info("agent.command_failed", host=self.host, key=command.key, verb=command.verb, error=error.message)
+            return self._failed(command, error.message, kind, error.details)
+        except Exception as error:
+            log.exception("agent.command_failed", host=self.host, key=command.key, verb=command.verb)
+            message = "The host failed in an unexpected way."
+            return self._failed(command, message, "unknown", "".join(traceback.format_exception(error)))
+
+    async def _end(self, work: _Work, result: Result) -> None:
+        """Store the result, however long the disk is full; then send it to whoever asked last."""
+        while True:
+            try:
+                await self._journal.finish(self.host, result, self._epoch_seconds())
+                break
+            except sqlite3.Error as error:
+                log.error("agent.journal_failed", host=self.host, key=result.key, error=str(error))
+                await self._world.sleep(1.0)
+        self._leave(work)
+        if work.command.server_uuid not in self._lanes:
+            self.reporter.settled(work.command.server_uuid, result.data.get("power_state"))
+        await self._send(work.command.reply_to, result)
+
+    def _leave(self, work: _Work) -> None:
+        if work.timer is not None:
+            work.timer.cancel()
+        self._works.pop(work.command.key, None)
+        lane = self._lanes.get(work.command.server_uuid, [])
+        if work in lane:
+            lane.remove(work)
+        if not lane:
+            self._lanes.pop(work.command.server_uuid, None)
+
+    async def _progress(self, work: _Work, stage: str, percent: int) -> None:
+        work.progress = (stage, percent)
+        if work.timer is None:
+            work.timer = asyncio.get_running_loop().call_later(_PROGRESS, self._progress_due, work)
+
+    def _progress_due(self, work: _Work) -> None:
+        work.timer = None
+        self._send_progress(work)
+
+    def _send_progress(self, work: _Work) -> None:
+        stage, percent = work.progress
+        if stage and not work.ending:
+            command = work.command
+            report = ProgressReport(
+                key=command.key, operation_id=command.operation_id, host=self.host, stage=stage, percent=percent
+            )
+            task = asyncio.get_running_loop().create_task(self._send(command.reply_to, report))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _answer(self, question: ServerQuestion) -> Answer:
+        uuid = question.server_uuid
+        if question.what == "console_output":
+            lines = question.args.get("lines")
+            output = await self.driver.console_output(uuid, lines if isinstance(lines, int) else None)
+            return Answer(data={"output": output})
+        if question.what == "diagnostics":
+            return Answer(data=await self.driver.diagnostics(uuid))
+        if question.what == "power_state":
+            return Answer(data={"power_state": int(await self.driver.power_state(uuid))})
+        raise Invalid(f"'{question.what}' is no question; known are console_output, diagnostics, power_state.")
+
+    def _failed(self, command: Command, message: str, kind: str, details: str | None = None) -> Result:
+        return Result(
+            key=command.key,
+            operation_id=command.operation_id,
+            host=self.host,
+            error=message,
+            error_kind=kind,
+            details=details,
+        )
+
+    async def _send(self, address: str, message: Message) -> None:
+        """What cannot be sent is asked for again by whoever needs it."""
+        try:
+            await self._bus.send(address, message)
+        except KilonovaError as error:
+            log.warning("agent.send_failed", host=self.host, message=type(message).__name__, error=error.message)
+
+    def _epoch_seconds(self) -> float:
+        return self._world.now().replace(tzinfo=dt.UTC).timestamp()
+
+
+_KINDS: tuple[tuple[type[KilonovaError], str], ...] = (
+    (HostFailure, "host"),
+    (Invalid, "invalid"),
+    (Transient, "transient"),
+)
+
+
+class _ServerMarks:
+    """`commands.Marks` over the journal."""
+
+    def __init__(self, journal: Journal, host: str, server_uuid: str) -> None:
+        self._journal = journal
+        self._host = host
+        self._server = server_uuid
+
+    async def get(self) -> str | None:
+        return await self._journal.marked(self._host, self._server)
+
+    async def set(self, mark: str) -> None:
+        await self._journal.mark(self._host, self._server, mark)
+
+
+def read_boot_id() -> str:
+    """The kernel's id of this boot of the machine."""
+    return _BOOT_ID.read_text().strip()

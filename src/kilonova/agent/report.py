@@ -1,0 +1,232 @@
+"""What an agent says unasked: heartbeats, the host's inventory, power states. And the timer for it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from kilonova.agent.driver import Driver, GuestEvent, Inventory
+from kilonova.bus import Bus
+from kilonova.bus.messages import Heartbeat, HostReport, Message, PowerReport
+from kilonova.errors import KilonovaError
+from kilonova.world import World
+
+log = structlog.get_logger(__name__)
+
+Job = Callable[[], Awaitable[None]]
+
+_TICK = 0.25
+"""Seconds that the timer sleeps at most, so that a job added meanwhile is not late by more."""
+_JITTER = 0.1
+"""Share of a period by which each turn varies, so that many hosts do not speak in chorus."""
+
+
+class Periodic:
+    """One repeating job. A turn is left out while the turn before it still runs."""
+
+    __slots__ = ("due", "job", "period", "stopped", "task")
+
+    def __init__(self, period: float, job: Job, due: float) -> None:
+        self.period = period
+        self.job = job
+        self.due = due
+        self.stopped = False
+        self.task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Ticker:
+    """One timer for the periodic jobs of any number of agents."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._heap: list[tuple[float, int, Periodic]] = []
+        self._number = itertools.count()
+        self._task: asyncio.Task[None] | None = None
+
+    def every(self, period: float, job: Job, *, first: float = 0.0) -> Periodic:
+        """Run `job` in `first` seconds and about every `period` seconds from then on, until `stop()` is called."""
+        periodic = Periodic(period, job, self._world.monotonic() + first)
+        self._push(periodic)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="ticker")
+        return periodic
+
+    def _push(self, periodic: Periodic) -> None:
+        heapq.heappush(self._heap, (periodic.due, next(self._number), periodic))
+
+    async def _run(self) -> None:
+        """Ends by itself when no job is left."""
+        while self._heap:
+            now = self._world.monotonic()
+            while self._heap and self._heap[0][0] <= now:
+                periodic = heapq.heappop(self._heap)[2]
+                if periodic.stopped:
+                    continue
+                if periodic.task is None or periodic.task.done():
+                    periodic.task = asyncio.get_running_loop().create_task(self._turn(periodic))
+                periodic.due = now + periodic.period * self._world.random.uniform(1 - _JITTER, 1 + _JITTER)
+                self._push(periodic)
+            if self._heap:
+                await self._world.sleep(max(0.0, min(self._heap[0][0] - now, _TICK)))
+
+    async def _turn(self, periodic: Periodic) -> None:
+        try:
+            await periodic.job()
+        except KilonovaError as error:
+            log.warning("agent.report_failed", job=periodic.job.__name__, error=error.message)
+        except Exception:
+            log.exception("agent.report_failed", job=periodic.job.__name__)
+
+
+class Reporter:
+    """Speaks for one host. Lost reports are made good by later ones."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        incarnation: str,
+        driver: Driver,
+        bus: Bus,
+        world: World,
+        ticker: Ticker,
+        busy: Callable[[str], bool],
+        report_interval: float,
+        sync_power_state_interval: float,
+        inventory_interval: float = 60.0,
+        inventory_repeat: float = 300.0,
+    ) -> None:
+        """Intervals in seconds. `busy`: a command works on this server now, so its power states are passing ones."""
+        self.host = host
+        self.incarnation = incarnation
+        self._driver = driver
+        self._bus = bus
+        self._world = world
+        self._ticker = ticker
+        self._busy = busy
+        self._report_interval = report_interval
+        self._power_interval = sync_power_state_interval
+        self._inventory_interval = inventory_interval
+        self._inventory_repeat = inventory_repeat
+        self._periodic: list[Periodic] = []
+        self._reported: tuple[Inventory, float] | None = None
+        self._pending: dict[str, int] = {}
+        self._passing: dict[str, int] = {}
+        self._events: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._send_quietly(await self.host_report())
+        await self._send_quietly(self._heartbeat_message())
+        await self._send_quietly(await self.power_report())
+        early = self._world.random.random
+        self._periodic = [
+            self._ticker.every(self._report_interval, self.heartbeat, first=self._report_interval * early()),
+            self._ticker.every(self._inventory_interval, self.inventory, first=self._inventory_interval),
+            self._ticker.every(self._power_interval, self.power, first=self._power_interval * (1 + early()) / 2),
+        ]
+        self._events = asyncio.get_running_loop().create_task(self._follow(), name=f"events-{self.host}")
+
+    async def stop(self) -> None:
+        for periodic in self._periodic:
+            periodic.stop()
+        tasks = [task for task in (self._events, self._flushing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def heartbeat(self) -> None:
+        await self._bus.send("conductor", self._heartbeat_message())
+
+    def _heartbeat_message(self) -> Heartbeat:
+        return Heartbeat(host=self.host, binary="nova-compute", incarnation=self.incarnation)
+
+    async def inventory(self) -> None:
+        """Report the inventory when it changed, and now and then in case a report was lost."""
+        before = self._reported
+        report = await self.host_report()
+        unchanged = before is not None and _lasting(before[0]) == _lasting(report.inventory)
+        if before is not None and unchanged and self._world.monotonic() - before[1] < self._inventory_repeat:
+            self._reported = before
+            return
+        await self._bus.send("conductor", report)
+
+    async def host_report(self) -> HostReport:
+        inventory = await self._driver.inventory()
+        self._reported = (inventory, self._world.monotonic())
+        return HostReport(host=self.host, incarnation=self.incarnation, inventory=inventory)
+
+    async def power(self) -> None:
+        await self._bus.send("conductor", await self.power_report())
+
+    async def power_report(self) -> PowerReport:
+        """The power states of all guests of ours."""
+        guests = await self._driver.guests()
+        states = {guest.uuid: int(guest.power_state) for guest in guests if guest.deployment_id is not None}
+        return PowerReport(host=self.host, states=states, complete=True)
+
+    def settled(self, server_uuid: str, power_state: object) -> None:
+        """A server's commands have ended with this power state: report only what came to differ from it."""
+        passing = self._passing.pop(server_uuid, None)
+        if passing is not None and passing != power_state:
+            self._report(server_uuid, passing)
+
+    async def _follow(self) -> None:
+        """Report power states as the hypervisor tells them, those of a server under way when it is settled."""
+        while True:
+            try:
+                async for event in self._driver.events():
+                    self._saw(event)
+                return
+            except Exception:
+                log.exception("agent.events_failed", host=self.host)
+                await self._world.sleep(5.0)
+                await self.power()
+
+    def _saw(self, event: GuestEvent) -> None:
+        if self._busy(event.uuid):
+            self._passing[event.uuid] = int(event.power_state)
+        else:
+            self._report(event.uuid, int(event.power_state))
+
+    def _report(self, server_uuid: str, power_state: int) -> None:
+        self._pending[server_uuid] = power_state
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    async def _flush(self) -> None:
+        """A moment's events in one message. What cannot be sent is left to the next complete report."""
+        while self._pending:
+            await self._world.sleep(0.1)
+            states, self._pending = self._pending, {}
+            await self._send_quietly(PowerReport(host=self.host, states=states))
+
+    async def _send_quietly(self, message: Message) -> None:
+        try:
+            await self._bus.send("conductor", message)
+        except KilonovaError as error:
+            log.warning("agent.report_failed", host=self.host, message=type(message).__name__, error=error.message)
+
+
+def _lasting(inventory: Inventory) -> tuple[object, ...]:
+    """What of an inventory is worth a report of its own: all but what always moves."""
+    return (
+        inventory.hypervisor_type,
+        inventory.hypervisor_version,
+        inventory.hypervisor_hostname,
+        inventory.vcpus,
+        inventory.memory_mb,
+        inventory.local_gb,
+        inventory.cpu_info,
+        inventory.traits,
+        inventory.host_ip,
+    )
