@@ -1,0 +1,163 @@
+"""Configuration: oslo.config files with the names operators know, turned into settings once at the start.
+
+Sections may repeat, `$my_ip` is filled in, a password may hold `$`. An option that
+nobody reads is refused with the nearest known name: a typing error must not pass silently.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from oslo_config import cfg
+
+from kilonova.errors import Invalid
+from kilonova.settings import ComputeSettings, QuotaDefaults
+
+_DEFAULT: list[cfg.Opt] = [
+    cfg.StrOpt("host", help="This host's name in the cloud; stable, whatever the machine is called"),
+    cfg.StrOpt("my_ip", default="127.0.0.1", help="This host's address on the management network"),
+    cfg.BoolOpt("debug", default=False, help="Log at level DEBUG"),
+    cfg.StrOpt("instances_path", help="Where guests' disks are kept"),
+    cfg.StrOpt("instance_name_template", default="instance-%08x", help="Names of domains, from the server's number"),
+    cfg.StrOpt("default_availability_zone", default="nova", help="Zone of hosts that are in none"),
+    cfg.StrOpt("internal_service_availability_zone", default="internal", help="Zone shown for services but compute"),
+    cfg.StrOpt("default_schedule_zone", help="Zone of servers that ask for none"),
+    cfg.IntOpt("service_down_time", default=60, min=2, help="Seconds without a heartbeat until a host counts as down"),
+    cfg.IntOpt("report_interval", default=10, min=1, help="Seconds between heartbeats"),
+    cfg.IntOpt("shutdown_timeout", default=60, min=0, help="Seconds a guest gets to power off"),
+    cfg.IntOpt("password_length", default=12, min=3, help="Length of admin passwords made here"),
+    cfg.BoolOpt("force_config_drive", default=False, help="Give every server a config drive"),
+    cfg.FloatOpt("cpu_allocation_ratio", default=16.0, min=0.0, help="Virtual CPUs per physical one"),
+    cfg.FloatOpt("ram_allocation_ratio", default=1.5, min=0.0, help="Virtual memory per physical"),
+    cfg.FloatOpt("disk_allocation_ratio", default=1.0, min=0.0, help="Virtual disk per physical"),
+    cfg.IntOpt("reserved_host_cpus", default=0, min=0, help="CPUs kept for the host"),
+    cfg.IntOpt("reserved_host_memory_mb", default=512, min=0, help="Memory kept for the host, MiB"),
+    cfg.IntOpt("reserved_host_disk_mb", default=0, min=0, help="Disk kept for the host, MiB"),
+    cfg.BoolOpt("resume_guests_state_on_host_boot", default=False, help="Start again what ran when the host went down"),
+    cfg.IntOpt("max_concurrent_builds", default=10, min=0, help="Guests built at once on a host; 0: no bound"),
+    cfg.IntOpt("sync_power_state_interval", default=600, help="Seconds between complete reports of power states"),
+]
+_API: list[cfg.Opt] = [
+    cfg.IntOpt("max_limit", default=1000, min=1, help="Most items in one page of a list"),
+    cfg.StrOpt("compute_link_prefix", help="What links to Compute begin with, if not with the request's address"),
+    cfg.BoolOpt("enable_instance_password", default=True, help="Tell admin passwords in answers to create and rebuild"),
+]
+_SCHEDULER: list[cfg.Opt] = [
+    cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts tried for one server"),
+]
+_LIBVIRT: list[cfg.Opt] = [
+    cfg.StrOpt("virt_type", default="auto", choices=["auto", "kvm", "qemu"], help="auto: kvm where the CPU can"),
+    cfg.StrOpt("cpu_mode", choices=["host-model", "host-passthrough", "custom", "none"], help="How guests' CPUs look"),
+    cfg.ListOpt("cpu_models", default=[], help="With cpu_mode=custom: models, best last"),
+    cfg.ListOpt("hw_machine_type", default=[], help="Machine types by architecture, e.g. x86_64=q35"),
+    cfg.StrOpt("connection_uri", help="Where libvirt is"),
+    cfg.IntOpt("wait_soft_reboot_seconds", default=120, min=0, help="Seconds until a soft reboot becomes a hard one"),
+]
+_IMAGE_CACHE: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "remove_unused_original_minimum_age_seconds", default=86400, min=0, help="Age at which unused base images go"
+    ),
+    cfg.IntOpt("manager_interval", default=2400, help="Seconds between looks for unused base images; -1: never"),
+]
+_VNC: list[cfg.Opt] = [
+    cfg.BoolOpt("enabled", default=True, help="Give guests a VNC screen"),
+    cfg.StrOpt(
+        "server_listen", default="127.0.0.1", deprecated_name="vncserver_listen", help="Address screens listen at"
+    ),
+]
+_QUOTA: list[cfg.Opt] = [
+    cfg.IntOpt(
+        name, default=getattr(QuotaDefaults(), name), min=-1, help=f"Limit on {name.replace('_', ' ')}; -1: none"
+    )
+    for name in QuotaDefaults.__dataclass_fields__
+]
+
+GROUPS: dict[str, list[cfg.Opt]] = {
+    "DEFAULT": _DEFAULT,
+    "api": _API,
+    "scheduler": _SCHEDULER,
+    "libvirt": _LIBVIRT,
+    "image_cache": _IMAGE_CACHE,
+    "vnc": _VNC,
+    "quota": _QUOTA,
+}
+
+
+def load(files: Sequence[Path]) -> cfg.ConfigOpts:
+    """Read the files, later ones over earlier. Raises Invalid naming the file, section and option at fault."""
+    conf = cfg.ConfigOpts()
+    for group, options in GROUPS.items():
+        conf.register_opts(options, group=None if group == "DEFAULT" else group)
+    for path in files:
+        if not path.is_file():
+            raise Invalid(f"Configuration file {path} does not exist.")
+        _refuse_unknown(path)
+    try:
+        conf(args=[], project="kilonova", default_config_files=[str(path) for path in files])
+        for group, options in GROUPS.items():
+            for option in options:
+                conf[option.dest] if group == "DEFAULT" else conf[group][option.dest]
+    except (cfg.Error, ValueError) as error:
+        raise Invalid(f"Configuration: {error}") from error
+    return conf
+
+
+def _refuse_unknown(path: Path) -> None:
+    sections: dict[str, dict[str, list[str]]] = {}
+    try:
+        cfg.ConfigParser(str(path), sections).parse()
+    except cfg.ParseError as error:
+        raise Invalid(f"Configuration file {path}: {error}") from error
+    known = {group: _names(options) for group, options in GROUPS.items()}
+    for section, options in sections.items():
+        if section not in known:
+            raise Invalid(f"Configuration file {path}: unknown section [{section}].{_nearest(section, list(known))}")
+        for name in options:
+            if name not in known[section]:
+                hint = _nearest(name, sorted(known[section]))
+                raise Invalid(f"Configuration file {path}: unknown option '{name}' in section [{section}].{hint}")
+
+
+def _names(options: list[cfg.Opt]) -> set[str]:
+    names = set()
+    for option in options:
+        names |= {option.name, option.dest}
+        names |= {old.name for old in option.deprecated_opts if old.name}
+    return names
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSettings:
+    """The Compute domain's settings."""
+    return ComputeSettings(
+        deployment_id=deployment_id,
+        host=conf.host or socket.gethostname(),
+        max_limit=conf.api.max_limit,
+        compute_link_prefix=conf.api.compute_link_prefix,
+        default_availability_zone=conf.default_availability_zone,
+        internal_service_availability_zone=conf.internal_service_availability_zone,
+        default_schedule_zone=conf.default_schedule_zone,
+        service_down_time=float(conf.service_down_time),
+        report_interval=float(conf.report_interval),
+        max_attempts=conf.scheduler.max_attempts,
+        shutdown_timeout=float(conf.shutdown_timeout),
+        reboot_timeout=float(conf.libvirt.wait_soft_reboot_seconds),
+        force_config_drive=conf.force_config_drive,
+        password_length=conf.password_length,
+        enable_instance_password=conf.api.enable_instance_password,
+        instance_name_template=conf.instance_name_template,
+        cpu_allocation_ratio=conf.cpu_allocation_ratio,
+        ram_allocation_ratio=conf.ram_allocation_ratio,
+        disk_allocation_ratio=conf.disk_allocation_ratio,
+        reserved_host_cpus=conf.reserved_host_cpus,
+        reserved_host_memory_mb=conf.reserved_host_memory_mb,
+        reserved_host_disk_mb=conf.reserved_host_disk_mb,
+        quota=QuotaDefaults(**{name: conf.quota[name] for name in QuotaDefaults.__dataclass_fields__}),
+    )
