@@ -80,6 +80,9 @@ LIBRARIES = (
     "libz.so.1",
 )
 
+LIBRARY_DIR = "lib/x86_64-linux-gnu"
+"""Where Debian's dynamic linker looks (not in lib64, where it lives itself)."""
+
 SCRIPTS = ("init.sh", "flatten.awk", "udhcpc.sh")
 
 
@@ -135,7 +138,13 @@ def _run(*command: str, cwd: Path | None = None, path: str | None = None, timeou
         raise BuildError(f"{command[0]} is not installed; on Debian: apt-get install apt e2fsprogs qemu-utils")
     try:
         done = subprocess.run(
-            [program, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            [program, *command[1:]],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise BuildError(f"{command[0]} did not end within {timeout:g} s") from None
@@ -177,7 +186,9 @@ def _resolve(cache_dir: Path) -> list[Download]:
         for match in re.finditer(r"^'\S+' (\S+) \d+ SHA256:([0-9a-f]{64})$", listing, re.MULTILINE)
     ]
     if len(downloads) != len(PACKAGES) + 1:
-        raise BuildError(f"the package lists name no SHA256 for all of {kernel[1]} {' '.join(PACKAGES)}: {listing[-500:]}")
+        raise BuildError(
+            f"the package lists name no SHA256 for all of {kernel[1]} {' '.join(PACKAGES)}: {listing[-500:]}"
+        )
     return downloads
 
 
@@ -240,7 +251,20 @@ def _find(tree: Path, *candidates: str) -> Path:
 
 def _initramfs(work: Path, tree: Path, release: str) -> bytes:
     root = work / "root"
-    for directory in ("bin", "sbin", "etc", "root", "proc", "sys", "dev", "usr/bin", "usr/sbin", "lib64", "lib/modules"):
+    for directory in (
+        "bin",
+        "sbin",
+        "etc",
+        "root",
+        "proc",
+        "sys",
+        "dev",
+        "usr/bin",
+        "usr/sbin",
+        "lib64",
+        LIBRARY_DIR,
+        "lib/modules",
+    ):
         (root / directory).mkdir(parents=True, exist_ok=True)
     shutil.copy(_find(tree, "bin/busybox", "usr/bin/busybox"), root / "bin/busybox")
     (root / "bin/sh").symlink_to("busybox")
@@ -249,7 +273,10 @@ def _initramfs(work: Path, tree: Path, release: str) -> bytes:
         found = next((path for path in tree.rglob(library) if path.exists() and not path.is_dir()), None)
         if found is None:
             raise BuildError(f"the downloaded packages hold no {library}")
-        shutil.copy(found.resolve() if found.resolve().is_relative_to(tree.resolve()) else found, root / "lib64" / library)
+        shutil.copy(
+            found.resolve() if found.resolve().is_relative_to(tree.resolve()) else found, root / LIBRARY_DIR / library
+        )
+    (root / "lib64/ld-linux-x86-64.so.2").symlink_to(f"/{LIBRARY_DIR}/ld-linux-x86-64.so.2")
     for name, target in (("init.sh", "init"), ("flatten.awk", "etc/flatten.awk"), ("udhcpc.sh", "etc/udhcpc.sh")):
         (root / target).write_bytes(_script(name))
         (root / target).chmod(0o755)
@@ -357,7 +384,22 @@ def _data_partition(work: Path, raw: Path) -> None:
         stream.truncate(DATA_SECTORS * SECTOR)
     # a fixed UUID and hash seed: the same inputs give the same image
     fixed = "6b696c6f-6e6f-7661-8000-000000000001"
-    _run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-U", fixed, "-E", f"hash_seed={fixed}", "-L", "data", str(data))
+    _run(
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-O",
+        "^has_journal",
+        "-U",
+        fixed,
+        "-E",
+        f"hash_seed={fixed}",
+        "-L",
+        "data",
+        str(data),
+    )
     with raw.open("r+b") as disk:
         disk.seek(DATA_START * SECTOR)
         disk.write(data.read_bytes())
