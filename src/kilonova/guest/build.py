@@ -62,12 +62,13 @@ CMDLINE = (
 
 # Debian's kernel modules of the devices that our domains (pc and q35) may have, with the file systems of their disks.
 MODULES = (
-    "virtio virtio_ring virtio_pci virtio_pci_modern_dev virtio_pci_legacy_dev virtio_blk virtio_net net_failover "
-    "failover virtio_balloon virtio_input virtio-rng rng-core virtio_console scsi_mod scsi_common virtio_scsi sd_mod "
-    "sr_mod cdrom libata ata_piix ata_generic t10-pi crc-t10dif crct10dif_common crct10dif_generic crc64-rocksoft "
-    "crc64 crc64-rocksoft_generic isofs fat vfat nls_cp437 nls_ascii nls_utf8 nls_iso8859-1 button evdev ext4 jbd2 "
-    "mbcache crc16 crc32c_generic libcrc32c"
-).split()
+    *("virtio", "virtio_ring", "virtio_pci", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_blk"),
+    *("virtio_net", "net_failover", "failover", "virtio_balloon", "virtio_input", "virtio-rng", "rng-core"),
+    *("virtio_console", "scsi_mod", "scsi_common", "virtio_scsi", "sd_mod", "sr_mod", "cdrom", "libata", "ata_piix"),
+    *("ata_generic", "t10-pi", "crc-t10dif", "crct10dif_common", "crct10dif_generic", "crc64-rocksoft", "crc64"),
+    *("crc64-rocksoft_generic", "isofs", "fat", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859-1"),
+    *("button", "evdev", "ext4", "jbd2", "mbcache", "crc16", "crc32c_generic", "libcrc32c"),
+)
 
 # What the packaged dropbear is linked with (ldd would need to run it).
 LIBRARIES = (
@@ -178,7 +179,8 @@ def _resolve(cache_dir: Path) -> list[Download]:
     kernel = re.search(r"Depends: (linux-image-\d\S+)", depends)
     if kernel is None:
         raise BuildError(
-            f"the package lists do not know {KERNEL}: run 'apt-get update' as root (the guest image is made of Debian packages)"
+            f"the package lists do not know {KERNEL}: run 'apt-get update' as root "
+            "(the guest image is made of Debian packages)"
         )
     listing = _run("apt-get", "download", "--print-uris", kernel[1], *PACKAGES, cwd=cache_dir)
     downloads = [
@@ -249,6 +251,14 @@ def _find(tree: Path, *candidates: str) -> Path:
     raise BuildError(f"the downloaded packages hold none of {', '.join(candidates)}")
 
 
+def _library(tree: Path, name: str) -> Path:
+    for path in tree.rglob(name):
+        # an absolute link would lead to this machine's own library
+        if path.resolve().is_relative_to(tree.resolve()) and path.is_file():
+            return path
+    raise BuildError(f"the downloaded packages hold no {name}")
+
+
 def _initramfs(work: Path, tree: Path, release: str) -> bytes:
     root = work / "root"
     for directory in (
@@ -270,12 +280,7 @@ def _initramfs(work: Path, tree: Path, release: str) -> bytes:
     (root / "bin/sh").symlink_to("busybox")
     shutil.copy(_find(tree, "usr/sbin/dropbear"), root / "sbin/dropbear")
     for library in LIBRARIES:
-        found = next((path for path in tree.rglob(library) if path.exists() and not path.is_dir()), None)
-        if found is None:
-            raise BuildError(f"the downloaded packages hold no {library}")
-        shutil.copy(
-            found.resolve() if found.resolve().is_relative_to(tree.resolve()) else found, root / LIBRARY_DIR / library
-        )
+        shutil.copy(_library(tree, library), root / LIBRARY_DIR / library)
     (root / "lib64/ld-linux-x86-64.so.2").symlink_to(f"/{LIBRARY_DIR}/ld-linux-x86-64.so.2")
     for name, target in (("init.sh", "init"), ("flatten.awk", "etc/flatten.awk"), ("udhcpc.sh", "etc/udhcpc.sh")):
         (root / target).write_bytes(_script(name))
@@ -353,7 +358,7 @@ def _boot_partition(work: Path, tree: Path, raw: Path, kernel: Path, initrd: Pat
     tools = f"{tree / 'usr/bin'}:{tree / 'usr/sbin'}:{tree / 'sbin'}"
     partition = f"{raw}@@{BOOT_START * SECTOR}"
     files = {
-        "syslinux.cfg": f"DEFAULT l\nPROMPT 0\nTIMEOUT 0\nLABEL l\n LINUX /vmlinuz\n INITRD /initrd\n APPEND {CMDLINE}\n",
+        "syslinux.cfg": f"DEFAULT l\nPROMPT 0\nLABEL l\n LINUX /vmlinuz\n INITRD /initrd\n APPEND {CMDLINE}\n",
         "loader/loader.conf": "default l\ntimeout 0\n",
         "loader/entries/l.conf": f"title guest\nlinux /vmlinuz\ninitrd /initrd\noptions {CMDLINE}\n",
     }
