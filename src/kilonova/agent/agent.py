@@ -113,8 +113,9 @@ class Agent:
         self.host_rebooted = await self._journal.changed_boot(self.host, self._boot_id or read_boot_id())
         for entry in await self._journal.unfinished(self.host):
             self._enqueue(_Work(entry.command, None if entry.had_secrets else Secrets()))
-        await self.reporter.start()
+        # Listen first: conductors take the report as the sign that now they may ask again.
         self._subscription = await self._bus.listen(f"agent.{self.host}", self._handle)
+        await self.reporter.start()
 
     async def stop(self) -> None:
         """Take nothing more, give what runs `drain_timeout` seconds, leave the rest to the journal."""

@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS host (host TEXT PRIMARY KEY, boot_id TEXT) WITHOUT RO
 PRAGMA user_version = 1;
 """
 
+_PRUNE = 600.0
+"""Seconds between two prunings."""
+
 _encode = msgspec.msgpack.encode
 
 
@@ -91,9 +94,23 @@ _KEY = re.compile(r"(\d+)/([^/]+)/(do|undo)/(\d+)(?:\.\d+)?")
 
 
 class Journal:
-    """See the module. `synchronous` is SQLite's; anything below FULL may lose commands with the machine's power."""
+    """See the module."""
 
-    def __init__(self, path: Path | str, *, synchronous: str = "FULL") -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        synchronous: str = "FULL",
+        keep_results: float = 86_400.0,
+        keep_tombstones: float = 7 * 86_400.0,
+    ) -> None:
+        """`synchronous` is SQLite's; anything below FULL may lose commands with the machine's power.
+
+        Results and tombstones are kept for that many seconds: far longer than a message can be late.
+        """
+        self._keep_results = keep_results
+        self._keep_tombstones = keep_tombstones
+        self._pruned: float | None = None
         self._writer = SqliteWriter(path, synchronous=synchronous, schema=_SCHEMA)
 
     async def start(self) -> None:
@@ -112,6 +129,7 @@ class Journal:
         Raises Invalid for a malformed key.
         """
         key = Key.parse(command.key)
+        await self._prune_sometimes(now)
         payload = _encode(msgspec.structs.replace(command, secrets=None))
 
         def job(db: sqlite3.Connection) -> Recorded:
@@ -193,6 +211,12 @@ class Journal:
             return row is not None and row[0] != boot_id
 
         return await self._writer.run(job)
+
+    async def _prune_sometimes(self, now: float) -> None:
+        first, self._pruned = self._pruned is None, now if self._pruned is None else self._pruned
+        if not first and now - self._pruned >= min(_PRUNE, self._keep_results):
+            self._pruned = now
+            await self.prune(now - self._keep_results, now - self._keep_tombstones)
 
     async def prune(self, ended_before: float, seen_before: float) -> int:
         """Drop results and tombstones older than these times (seconds since the epoch); the number of results dropped.

@@ -21,6 +21,8 @@ Job = Callable[[], Awaitable[None]]
 
 _TICK = 0.25
 """Seconds that the timer sleeps at most, so that a job added meanwhile is not late by more."""
+_INVENTORY = 60.0
+"""Seconds between two looks at the inventory."""
 _JITTER = 0.1
 """Share of a period by which each turn varies, so that many hosts do not speak in chorus."""
 
@@ -102,7 +104,6 @@ class Reporter:
         busy: Callable[[str], bool],
         report_interval: float,
         sync_power_state_interval: float,
-        inventory_interval: float = 60.0,
         inventory_repeat: float = 300.0,
     ) -> None:
         """Intervals in seconds. `busy`: a command works on this server now, so its power states are passing ones."""
@@ -115,8 +116,9 @@ class Reporter:
         self._busy = busy
         self._report_interval = report_interval
         self._power_interval = sync_power_state_interval
-        self._inventory_interval = inventory_interval
         self._inventory_repeat = inventory_repeat
+        self._inventory_wait = report_interval
+        """Seconds without news after which the inventory is repeated; short at first, lest a lost report hides a host."""
         self._periodic: list[Periodic] = []
         self._reported: tuple[Inventory, float] | None = None
         self._pending: dict[str, int] = {}
@@ -131,7 +133,7 @@ class Reporter:
         early = self._world.random.random
         self._periodic = [
             self._ticker.every(self._report_interval, self.heartbeat, first=self._report_interval * early()),
-            self._ticker.every(self._inventory_interval, self.inventory, first=self._inventory_interval),
+            self._ticker.every(_INVENTORY, self.inventory, first=self._report_interval),
             self._ticker.every(self._power_interval, self.power, first=self._power_interval * (1 + early()) / 2),
         ]
         self._events = asyncio.get_running_loop().create_task(self._follow(), name=f"events-{self.host}")
@@ -155,9 +157,11 @@ class Reporter:
         before = self._reported
         report = await self.host_report()
         unchanged = before is not None and _lasting(before[0]) == _lasting(report.inventory)
-        if before is not None and unchanged and self._world.monotonic() - before[1] < self._inventory_repeat:
-            self._reported = before
-            return
+        if before is not None and unchanged:
+            if self._world.monotonic() - before[1] < self._inventory_wait:
+                self._reported = before
+                return
+            self._inventory_wait = min(self._inventory_wait * 2, self._inventory_repeat)
         await self._bus.send("conductor", report)
 
     async def host_report(self) -> HostReport:
