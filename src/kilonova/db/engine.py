@@ -100,10 +100,10 @@ class Database:
 
     def _sqlite_engine(self, size: int, pragmas: tuple[str, ...], options: dict[str, Any]) -> AsyncEngine:
         path = self.url.database or ":memory:"
-        common = ("journal_mode=WAL", "busy_timeout=30000", "foreign_keys=ON", "cache_size=-16000", *pragmas)
+        common = ("journal_mode=WAL", "foreign_keys=ON", "cache_size=-16000", *pragmas)
 
         async def connect(*args: object, **kw: object) -> SqliteConnection:
-            return await SqliteConnection.open(path, common)
+            return await SqliteConnection.open(path, common, budgeted="query_only=1" in pragmas)
 
         engine = create_async_engine(
             "sqlite+aiosqlite://",

@@ -1,0 +1,298 @@
+"""Servers as lists and views read them: chosen columns, filters, sort order and pages.
+
+One statement brings the page, the state of each server's host service along with
+it, whatever the page's length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from kilonova.db import patterns
+from kilonova.db.engine import Tx
+from kilonova.db.tables import instances, services, tags
+from kilonova.db.types import database_seconds
+
+Direction = Literal["asc", "desc"]
+
+_c = instances.c
+
+
+def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.type_coerce(column, sa.Text).label(column.name)
+
+
+Moment = dt.datetime | str
+"""UTC, as the driver gives it: SQLite's `YYYY-MM-DD HH:MM:SS.ffffff` is not made a datetime to become text again."""
+
+
+class ViewRow(NamedTuple):
+    """What a view may show of a server: JSON as JSON text, since most goes out as it came in.
+
+    `service_*` tells of the compute service on the server's host; `service_age` is seconds since it was seen.
+    """
+
+    id: int
+    uuid: str
+    project_id: str
+    user_id: str
+    display_name: str
+    display_description: str | None
+    hostname: str
+    reservation_id: str
+    launch_index: int
+    image_ref: str
+    image: str | None
+    kernel_id: str
+    ramdisk_id: str
+    flavorid: str
+    flavor: str
+    vcpus: int
+    memory_mb: int
+    root_gb: int
+    ephemeral_gb: int
+    swap_mb: int
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    progress: int
+    host: str | None
+    node: str | None
+    availability_zone: str | None
+    pinned_availability_zone: str | None
+    key_name: str | None
+    user_data: str | None
+    config_drive: str
+    access_ip_v4: str | None
+    access_ip_v6: str | None
+    metadata: str
+    disk_config: str
+    locked: bool
+    locked_by: str | None
+    locked_reason: str | None
+    root_device_name: str | None
+    security_groups: str
+    addresses: str
+    scheduler_hints: str
+    trusted_certs: str | None
+    fault: str | None
+    deleting: bool
+    created_at: Moment
+    updated_at: Moment | None
+    launched_at: Moment | None
+    terminated_at: Moment | None
+    deleted: int
+    service_disabled: bool | None
+    service_forced_down: bool | None
+    service_age: float | None
+    service_zone: str | None
+
+
+_AS_STORED = {
+    "image", "flavor", "metadata", "security_groups", "addresses", "scheduler_hints", "trusted_certs", "fault",
+    "created_at", "updated_at", "launched_at", "terminated_at",
+}  # fmt: skip
+_SERVICE: dict[str, sa.ColumnElement[Any]] = {
+    "service_disabled": services.c.disabled,
+    "service_forced_down": services.c.forced_down,
+    "service_age": database_seconds() - services.c.last_seen,
+    "service_zone": services.c.availability_zone,
+}
+VIEW_COLUMNS: tuple[sa.ColumnElement[Any], ...] = tuple(
+    _SERVICE[name].label(name) if name in _SERVICE else _text(_c[name]) if name in _AS_STORED else _c[name]
+    for name in ViewRow._fields
+)
+_VIEW_FROM = instances.outerjoin(services, sa.and_(services.c.host == _c.host, services.c.binary == "nova-compute"))
+_make = ViewRow._make
+
+# By the names that the API has for filters and sort keys.
+COLUMNS: dict[str, sa.ColumnElement[Any]] = {
+    **{
+        name: _c[name]
+        for name in (
+            "access_ip_v4", "access_ip_v6", "availability_zone", "config_drive", "created_at", "display_description",
+            "display_name", "host", "hostname", "image_ref", "kernel_id", "key_name", "launch_index", "launched_at",
+            "locked", "locked_by", "node", "power_state", "progress", "project_id", "ramdisk_id", "reservation_id",
+            "root_device_name", "task_state", "terminated_at", "updated_at", "user_id", "uuid", "vm_state", "id",
+        )
+    },
+    "auto_disk_config": sa.case((_c.disk_config == "AUTO", 1), else_=0),
+    "instance_type_id": _c.flavorid,
+    "flavor": _c.flavorid,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """Which servers, in which order. `exact` and `regex` are keyed by names of COLUMNS.
+
+    `limit` is the page's length; `marker` the id of the server before the page, of whatever project.
+    `changes_since` and `changes_before` are UTC, both inclusive. `ip` and `ip6` are regular
+    expressions on fixed addresses.
+    """
+
+    exact: dict[str, Any] = field(default_factory=dict)
+    regex: dict[str, str] = field(default_factory=dict)
+    deleted: bool | None = False
+    """None: both; True also finds servers that are only marked as deleted."""
+    include_soft_deleted: bool = False
+    changes_since: dt.datetime | None = None
+    changes_before: dt.datetime | None = None
+    tags: Sequence[str] | None = None
+    tags_any: Sequence[str] | None = None
+    not_tags: Sequence[str] | None = None
+    not_tags_any: Sequence[str] | None = None
+    ip: str | None = None
+    ip6: str | None = None
+    sort: Sequence[tuple[str, Direction]] = (("created_at", "desc"),)
+    limit: int = 1000
+    marker: str | None = None
+
+
+class MarkerNotFound(Exception):
+    """The marker names no server."""
+
+
+async def view_row(tx: Tx, uuid: str, *, project_id: str | None = None, deleted: bool = False) -> ViewRow | None:
+    """One server as views read it; with `project_id` only that project's."""
+    query = sa.select(*VIEW_COLUMNS).select_from(_VIEW_FROM).where(_c.uuid == uuid)
+    if project_id is not None:
+        query = query.where(_c.project_id == project_id)
+    if not deleted:
+        query = query.where(_c.deleted == 0)
+    row = (await tx.execute(query)).first()
+    return None if row is None else _make(row)
+
+
+async def view_rows(tx: Tx, query: ListQuery) -> list[ViewRow]:
+    """A page of servers. Raises MarkerNotFound."""
+    rows = await _page(tx, query, VIEW_COLUMNS, _VIEW_FROM)
+    return [_make(row) for row in rows]
+
+
+async def names(tx: Tx, query: ListQuery) -> list[tuple[str, str]]:
+    """A page of (id, name). Raises MarkerNotFound."""
+    rows = await _page(tx, query, (_c.uuid, _c.display_name), instances)
+    return [(row[0], row[1]) for row in rows]
+
+
+async def _page(
+    tx: Tx, query: ListQuery, columns: Sequence[sa.ColumnElement[Any]], source: sa.FromClause
+) -> Sequence[Sequence[Any]]:
+    if query.limit == 0:
+        return []
+    order = _order(query.sort)
+    conditions = _conditions(query)
+    if query.marker is not None:
+        conditions.append(await _after(tx, query.marker, order))
+    sorting = [column.desc() if direction == "desc" else column.asc() for column, direction in order]
+    if query.ip is None and query.ip6 is None:
+        page = sa.select(*columns).select_from(source).where(*conditions).order_by(*sorting).limit(query.limit)
+        return (await tx.execute(page)).all()
+    # Addresses are looked through here, before the page is cut.
+    found = (await tx.execute(sa.select(_c.uuid, _text(_c.addresses)).where(*conditions).order_by(*sorting))).all()
+    uuids = await asyncio.to_thread(_with_address, found, query)
+    rows = (await tx.execute(sa.select(*columns, _c.uuid).select_from(source).where(_c.uuid.in_(uuids)))).all()
+    place = {uuid: number for number, uuid in enumerate(uuids)}
+    return [tuple(row)[:-1] for row in sorted(rows, key=lambda row: place[row[-1]])]
+
+
+def _with_address(rows: Sequence[Sequence[Any]], query: ListQuery) -> list[str]:
+    wanted = {4: query.ip, 6: query.ip6}
+    uuids: list[str] = []
+    for uuid, text in rows:
+        if text == "{}":
+            continue
+        for addresses in msgspec.json.decode(text).values():
+            if any(
+                address.get("OS-EXT-IPS:type") != "floating"
+                and (expression := wanted[address["version"]]) is not None
+                and patterns.search(expression, address["addr"])
+                for address in addresses
+            ):
+                uuids.append(uuid)
+                break
+        if len(uuids) == query.limit:
+            break
+    return uuids
+
+
+Order = list[tuple[sa.ColumnElement[Any], Direction]]
+
+
+def _order(sort: Sequence[tuple[str, Direction]]) -> Order:
+    keys = [key for key, _ in sort]
+    order: Order = [(COLUMNS[key], direction) for key, direction in sort]
+    if "uuid" not in keys and "id" not in keys:
+        # Something unique at the end, or pages overlap. Newest first goes along an index.
+        order.append((_c.id, "desc" if keys == ["created_at"] and sort[0][1] == "desc" else "asc"))
+    return order
+
+
+async def _after(tx: Tx, marker: str, order: Order) -> sa.ColumnElement[bool]:
+    """The condition for 'behind the marker in this order'. NULL sorts before all values."""
+    row = (await tx.execute(sa.select(*(column for column, _ in order)).where(_c.uuid == marker))).first()
+    if row is None:
+        raise MarkerNotFound
+    alternatives: list[sa.ColumnElement[bool]] = []
+    equal: list[sa.ColumnElement[bool]] = []
+    for (column, direction), value in zip(order, row, strict=True):
+        behind: sa.ColumnElement[bool] | None
+        if direction == "asc":
+            behind = column > value if value is not None else column.is_not(None)
+        elif value is None:
+            behind = None
+        else:
+            behind = sa.or_(column < value, column.is_(None))
+        if behind is not None:
+            alternatives.append(sa.and_(*equal, behind))
+        equal.append(column == value if value is not None else column.is_(None))
+    return sa.or_(*alternatives) if alternatives else sa.false()
+
+
+def _conditions(query: ListQuery) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    for name, value in query.exact.items():
+        column = COLUMNS[name]
+        conditions.append(column.in_(value) if isinstance(value, list) else column == value)
+    for name, expression in query.regex.items():
+        conditions.append(_as_text(COLUMNS[name]).regexp_match(expression))
+    soft_deleted = _c.vm_state == "soft-delete"
+    if query.deleted is True:
+        conditions.append(sa.or_(_c.deleted != 0, soft_deleted))
+    elif query.deleted is False:
+        conditions.append(_c.deleted == 0)
+        if not query.include_soft_deleted:
+            conditions.append(~soft_deleted)
+    if query.changes_since is not None:
+        conditions.append(_c.updated_at >= query.changes_since)
+    if query.changes_before is not None:
+        conditions.append(_c.updated_at <= query.changes_before)
+    if query.tags is not None:
+        conditions.append(_has_all(query.tags))
+    if query.tags_any is not None:
+        conditions.append(_has_any(query.tags_any))
+    if query.not_tags is not None:
+        conditions.append(~_has_all(query.not_tags))
+    if query.not_tags_any is not None:
+        conditions.append(~_has_any(query.not_tags_any))
+    return conditions
+
+
+def _as_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    return column if isinstance(column.type, sa.String) else sa.cast(column, sa.String(64))
+
+
+def _has_all(wanted: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(*(_has_any([tag]) for tag in wanted))
+
+
+def _has_any(wanted: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(tags.c.resource_id == _c.uuid, tags.c.tag.in_(wanted))
