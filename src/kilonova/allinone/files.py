@@ -8,15 +8,20 @@ from pathlib import Path
 
 def write_private(path: Path, content: bytes | str) -> None:
     """Replace `path` in one step, for the owner only: a reader sees the old or the new content, whole."""
-    data = content.encode() if isinstance(content, str) else content
+    replace_file(path, content.encode() if isinstance(content, str) else content, durable=True)
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
+    """As `write_private`; without `durable` the new content may be lost by a power cut, and no disk is waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,22 @@
+"""All commands in one place; each is in the module that its help names."""
+
+from __future__ import annotations
+
+import typer
+
+from kilonova.cli.cloud import down, status, up
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Kilonova: an OpenStack Compute service that comes up with one command.",
+)
+app.command()(up)
+app.command()(down)
+app.command()(status)
+
+
+@app.callback()
+def kilonova() -> None:
+    """Kilonova: an OpenStack Compute service that comes up with one command."""
