@@ -1,15 +1,88 @@
-"""The schema's making; migrations stand in `migrations/`."""
+"""The schema's making and changing, by the migrations in `migrations/versions`."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import metadata
+from kilonova.errors import Conflict
+
+_HERE = Path(__file__).parent / "migrations"
+
+
+def config(connection: sa.Connection | None = None) -> Config:
+    """Alembic's configuration, without a file of its own."""
+    made = Config()
+    made.set_main_option("script_location", str(_HERE))
+    made.attributes["connection"] = connection
+    return made
+
+
+def newest() -> str:
+    """The revision that this release works with."""
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    assert head is not None
+    return head
+
+
+async def migrate(db: Database) -> None:
+    """Bring the schema to this release's revision; a no-op when it is there.
+
+    Raises Conflict when the database was made by a newer release.
+    """
+
+    async def work(tx: Tx) -> None:
+        await tx.run_sync(_migrate)
+
+    await db.write(work)
+
+
+async def revision(db: Database) -> str | None:
+    """The schema's revision; None for an empty database."""
+
+    async def work(tx: Tx) -> str | None:
+        return await tx.run_sync(_revision)
+
+    return await db.read(work)
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _migrate(connection: sa.Connection) -> None:
+    current = _revision(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    if current is not None and current not in known:
+        raise Conflict(
+            f"The database's schema is of revision {current}, which this release does not know: "
+            "a newer Kilonova made it. Use that release, or restore a backup made before it."
+        )
+    if current != newest():
+        command.upgrade(config(connection), "head")
 
 
 async def create_all(db: Database) -> None:
-    """Make all tables that are missing."""
+    """Make all tables at once, without migrations: for tests and benchmarks."""
 
     async def work(tx: Tx) -> None:
         await tx.run_sync(metadata.create_all)
 
     await db.write(work)
+
+
+def differences(connection: sa.Connection) -> list[Any]:
+    """What the migrated schema lacks of the tables in code; for the test that keeps both the same."""
+    from alembic.autogenerate import compare_metadata
+
+    context = MigrationContext.configure(connection, opts={"compare_type": False})
+    return [entry for entry in compare_metadata(context, metadata) if not re.search("alembic_version", str(entry))]

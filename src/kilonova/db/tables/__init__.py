@@ -5,13 +5,12 @@ from __future__ import annotations
 from kilonova.db.tables.base import metadata
 from kilonova.db.tables.flavors import instance_type_projects, instance_types
 from kilonova.db.tables.hosts import compute_nodes, services, tombstones
-from kilonova.db.tables.instances import block_device_mapping, instances, tags
+from kilonova.db.tables.instances import instances, tags
 from kilonova.db.tables.key_pairs import key_pairs
 from kilonova.db.tables.operations import operation_steps, operations
 from kilonova.db.tables.quotas import quota_classes, quota_usages, quotas
 
 __all__ = [
-    "block_device_mapping",
     "compute_nodes",
     "instance_type_projects",
     "instance_types",

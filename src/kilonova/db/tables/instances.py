@@ -88,22 +88,3 @@ tags = sa.Table(
     sa.Column("resource_id", Uuid, primary_key=True),
     sa.Column("tag", sa.String(80), primary_key=True),
 )
-
-block_device_mapping = sa.Table(
-    "block_device_mapping",
-    metadata,
-    sa.Column("id", Id, primary_key=True),
-    sa.Column("uuid", Uuid, nullable=False, unique=True),
-    sa.Column("instance_uuid", Uuid, nullable=False, index=True),
-    sa.Column("source_type", sa.String(16), nullable=False),
-    sa.Column("destination_type", sa.String(16), nullable=False),
-    sa.Column("device_name", Name),
-    sa.Column("boot_index", sa.Integer),
-    sa.Column("guest_format", sa.String(16)),
-    sa.Column("volume_size", sa.Integer, comment="GiB"),
-    sa.Column("volume_id", Uuid),
-    sa.Column("image_id", Uuid),
-    sa.Column("delete_on_termination", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Column("tag", sa.String(255)),
-    sa.Column("created_at", DateTime, nullable=False),
-)

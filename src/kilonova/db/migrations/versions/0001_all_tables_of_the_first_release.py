@@ -1,0 +1,309 @@
+"""All tables of the first release"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+from kilonova.db.types import DateTime, Id, Json, LongText
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "compute_nodes",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("service_id", sa.BigInteger(), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("hypervisor_hostname", sa.String(length=255), nullable=False),
+        sa.Column("hypervisor_type", sa.String(length=64), nullable=False),
+        sa.Column("hypervisor_version", sa.Integer(), nullable=False),
+        sa.Column("vcpus", sa.Integer(), nullable=False),
+        sa.Column("memory_mb", sa.Integer(), nullable=False),
+        sa.Column("local_gb", sa.Integer(), nullable=False),
+        sa.Column("vcpus_max", sa.Integer(), nullable=False, comment="(vcpus - reserved) x allocation ratio"),
+        sa.Column("memory_mb_max", sa.Integer(), nullable=False),
+        sa.Column("local_gb_max", sa.Integer(), nullable=False),
+        sa.Column("vcpus_used", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("memory_mb_used", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("local_gb_used", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("running_vms", sa.Integer(), server_default="0", nullable=False, comment="Servers that hold a claim"),
+        sa.Column("disk_available_least", sa.Integer(), nullable=True),
+        sa.Column("cpu_info", Json, nullable=False),
+        sa.Column("traits", Json, nullable=False),
+        sa.Column("host_ip", sa.String(length=45), nullable=True),
+        sa.Column("uptime", sa.String(length=255), nullable=True),
+        sa.Column(
+            "generation",
+            sa.BigInteger(),
+            server_default="0",
+            nullable=False,
+            comment="Grows with every change but claims",
+        ),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_compute_nodes")),
+        sa.UniqueConstraint("host", "hypervisor_hostname", name=op.f("uq_compute_nodes_host_hypervisor_hostname")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_compute_nodes_uuid")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "instance_actions",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False, comment="Workflow"),
+        sa.Column("action", sa.String(length=64), nullable=False, comment="Name in os-instance-actions"),
+        sa.Column("server_uuid", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("request_id", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False, comment="ready running done failed superseded stuck"),
+        sa.Column("phase", sa.String(length=8), server_default="do", nullable=False, comment="do or undo"),
+        sa.Column(
+            "step", sa.Integer(), server_default="0", nullable=False, comment="Index of the step to do or undo next"
+        ),
+        sa.Column(
+            "attempt", sa.Integer(), server_default="0", nullable=False, comment="Grows when steps are done anew"
+        ),
+        sa.Column("owner", sa.String(length=64), nullable=True),
+        sa.Column(
+            "epoch", sa.BigInteger(), server_default="0", nullable=False, comment="Grows with every claim; the fence"
+        ),
+        sa.Column("lease_until", sa.Double(), server_default="0", nullable=False, comment="Database clock, seconds"),
+        sa.Column("wake_at", sa.Double(), server_default="0", nullable=False, comment="Database clock, seconds"),
+        sa.Column("data", Json, nullable=False, comment="Parameters and results of steps"),
+        sa.Column("secrets", Json, nullable=True, comment="Erased at the end"),
+        sa.Column("progress", Json, nullable=True, comment="stage and percent of the step under way"),
+        sa.Column("error", sa.Text(), nullable=True, comment="What the owner of the server is told"),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.Column("finished_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instance_actions")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_instance_actions_open", "instance_actions", ["state", "wake_at"], unique=False)
+    op.create_index("ix_instance_actions_server", "instance_actions", ["server_uuid", "id"], unique=False)
+    op.create_table(
+        "instance_actions_events",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("operation_id", sa.BigInteger(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("phase", sa.String(length=8), nullable=False, comment="do or undo"),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=True),
+        sa.Column("result", sa.String(length=16), nullable=True, comment="Success or Error; empty while under way"),
+        sa.Column("details", LongText, nullable=True, comment="For the owner of the server"),
+        sa.Column("traceback", LongText, nullable=True),
+        sa.Column("started_at", DateTime, nullable=False),
+        sa.Column("finished_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instance_actions_events")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "ix_instance_actions_events_operation", "instance_actions_events", ["operation_id", "id"], unique=False
+    )
+    op.create_table(
+        "instance_type_projects",
+        sa.Column("instance_type_id", sa.BigInteger(), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("instance_type_id", "project_id", name=op.f("pk_instance_type_projects")),
+    )
+    op.create_table(
+        "instance_types",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("flavorid", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", LongText, nullable=True),
+        sa.Column("vcpus", sa.Integer(), nullable=False),
+        sa.Column("memory_mb", sa.Integer(), nullable=False),
+        sa.Column("root_gb", sa.Integer(), nullable=False),
+        sa.Column("ephemeral_gb", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("swap_mb", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("rxtx_factor", sa.Float(), server_default="1", nullable=False),
+        sa.Column("disabled", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("is_public", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("extra_specs", Json, nullable=False),
+        sa.Column("generation", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instance_types")),
+        sa.UniqueConstraint("flavorid", name=op.f("uq_instance_types_flavorid")),
+        sa.UniqueConstraint("name", name=op.f("uq_instance_types_name")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "instances",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("display_name", sa.String(length=255), nullable=False),
+        sa.Column("display_description", sa.String(length=255), nullable=True),
+        sa.Column("hostname", sa.String(length=255), nullable=False),
+        sa.Column("reservation_id", sa.String(length=64), nullable=False),
+        sa.Column("launch_index", sa.Integer(), server_default="0", nullable=False),
+        sa.Column(
+            "image_ref",
+            sa.String(length=255),
+            server_default="",
+            nullable=False,
+            comment="Empty when booted from a volume",
+        ),
+        sa.Column("image", Json, nullable=True, comment="Name, properties and hash of the image at creation"),
+        sa.Column("kernel_id", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("ramdisk_id", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("flavorid", sa.String(length=255), nullable=False),
+        sa.Column("flavor", Json, nullable=False, comment="The flavor at creation, extra specs included"),
+        sa.Column("vcpus", sa.Integer(), nullable=False),
+        sa.Column("memory_mb", sa.Integer(), nullable=False),
+        sa.Column("root_gb", sa.Integer(), nullable=False),
+        sa.Column("ephemeral_gb", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("swap_mb", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("vm_state", sa.String(length=32), nullable=False),
+        sa.Column("task_state", sa.String(length=32), nullable=True),
+        sa.Column("power_state", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("progress", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=True),
+        sa.Column("node", sa.String(length=255), nullable=True),
+        sa.Column(
+            "claimed", sa.Boolean(), server_default=sa.false(), nullable=False, comment="Holds resources of its node"
+        ),
+        sa.Column("availability_zone", sa.String(length=255), nullable=True),
+        sa.Column("pinned_availability_zone", sa.String(length=255), nullable=True),
+        sa.Column("key_name", sa.String(length=255), nullable=True),
+        sa.Column("key_data", LongText, nullable=True),
+        sa.Column("key_type", sa.String(length=16), nullable=True),
+        sa.Column("user_data", LongText, nullable=True, comment="Base64"),
+        sa.Column(
+            "config_drive",
+            sa.String(length=16),
+            server_default="",
+            nullable=False,
+            comment="As the API shows it: 'True' or ''",
+        ),
+        sa.Column("access_ip_v4", sa.String(length=45), nullable=True),
+        sa.Column("access_ip_v6", sa.String(length=45), nullable=True),
+        sa.Column("metadata", Json, nullable=False),
+        sa.Column("disk_config", sa.String(length=16), server_default="MANUAL", nullable=False),
+        sa.Column("locked", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("locked_by", sa.String(length=16), nullable=True, comment="'owner' or 'admin'"),
+        sa.Column("locked_reason", sa.String(length=255), nullable=True),
+        sa.Column("root_device_name", sa.String(length=255), nullable=True),
+        sa.Column("security_groups", Json, nullable=False),
+        sa.Column("addresses", Json, nullable=False, comment="Cached from the ports"),
+        sa.Column("requested_networks", Json, nullable=True),
+        sa.Column("scheduler_hints", Json, nullable=False),
+        sa.Column("trusted_certs", Json, nullable=True),
+        sa.Column("fault", Json, nullable=True, comment="code, message, details, created"),
+        sa.Column("machine_type", sa.String(length=255), nullable=True),
+        sa.Column("cpu_model", sa.String(length=255), nullable=True),
+        sa.Column(
+            "desired_power",
+            sa.Integer(),
+            nullable=True,
+            comment="What the owner asked for last: 1 running, 3 paused, 4 off, 7 suspended",
+        ),
+        sa.Column(
+            "operation_id", sa.BigInteger(), nullable=True, comment="The slot: the exclusive operation under way"
+        ),
+        sa.Column("deleting", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("generation", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.Column("launched_at", DateTime, nullable=True),
+        sa.Column("terminated_at", DateTime, nullable=True),
+        sa.Column("deleted_at", DateTime, nullable=True),
+        sa.Column("deleted", sa.BigInteger(), server_default="0", nullable=False, comment="The row's id once deleted"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instances")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_instances_uuid")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_instances_created", "instances", ["deleted", "created_at", "id"], unique=False)
+    op.create_index("ix_instances_host", "instances", ["host", "deleted"], unique=False)
+    op.create_index(
+        "ix_instances_project_created", "instances", ["project_id", "deleted", "created_at", "id"], unique=False
+    )
+    op.create_index("ix_instances_reservation", "instances", ["reservation_id"], unique=False)
+    op.create_index("ix_instances_updated", "instances", ["project_id", "updated_at"], unique=False)
+    op.create_table(
+        "key_pairs",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("type", sa.String(length=16), nullable=False),
+        sa.Column("fingerprint", sa.String(length=255), nullable=False),
+        sa.Column("public_key", LongText, nullable=False),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_key_pairs")),
+        sa.UniqueConstraint("user_id", "name", name=op.f("uq_key_pairs_user_id_name")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "quota_classes",
+        sa.Column("class_name", sa.String(length=255), nullable=False),
+        sa.Column("resource", sa.String(length=255), nullable=False),
+        sa.Column("hard_limit", sa.Integer(), nullable=False, comment="-1: unlimited"),
+        sa.PrimaryKeyConstraint("class_name", "resource", name=op.f("pk_quota_classes")),
+    )
+    op.create_table(
+        "quota_usages",
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("instances", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("cores", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("ram", sa.BigInteger(), server_default="0", nullable=False, comment="MiB"),
+        sa.PrimaryKeyConstraint("project_id", name=op.f("pk_quota_usages")),
+    )
+    op.create_table(
+        "quotas",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column(
+            "user_id",
+            sa.String(length=255),
+            server_default="",
+            nullable=False,
+            comment="Empty: the whole project's limit",
+        ),
+        sa.Column("resource", sa.String(length=255), nullable=False),
+        sa.Column("hard_limit", sa.Integer(), nullable=False, comment="-1: unlimited"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_quotas")),
+        sa.UniqueConstraint("project_id", "user_id", "resource", name=op.f("uq_quotas_project_id_user_id_resource")),
+    )
+    op.create_table(
+        "services",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("binary", sa.String(length=64), nullable=False),
+        sa.Column("disabled", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("disabled_reason", sa.String(length=255), nullable=True),
+        sa.Column("forced_down", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("availability_zone", sa.String(length=255), nullable=True, comment="None: the default zone"),
+        sa.Column("incarnation", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("last_seen", sa.Double(), server_default="0", nullable=False, comment="Database clock, seconds"),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_services")),
+        sa.UniqueConstraint("host", "binary", name=op.f("uq_services_host_binary")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_services_uuid")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "tags",
+        sa.Column("resource_id", sa.String(length=36), nullable=False),
+        sa.Column("tag", sa.String(length=80), nullable=False),
+        sa.PrimaryKeyConstraint("resource_id", "tag", name=op.f("pk_tags")),
+    )
+    op.create_table(
+        "tombstones",
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("server_uuid", sa.String(length=36), nullable=False),
+        sa.Column("operation_id", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.PrimaryKeyConstraint("host", "server_uuid", name=op.f("pk_tombstones")),
+        comment="Servers deleted while their host was away: the guest may still be there",
+    )
