@@ -18,14 +18,12 @@ from kilonova.agent.driver import Secrets
 from kilonova.bus import Bus
 from kilonova.bus.messages import Command, ProgressReport, Result
 from kilonova.conductor.hosts import Hosts
+from kilonova.conductor.pace import PACE, Pace
 from kilonova.engine.model import Aborted, Data, Failure, Fenced
 from kilonova.errors import HostFailure, Invalid, Transient
 from kilonova.world import World
 
 log = structlog.get_logger()
-
-RESEND = (3.0, 5.0, 10.0, 15.0)
-"""Seconds until a command without result is sent again; the last one repeats."""
 
 OnProgress = Callable[[str, int], Awaitable[None]]
 
@@ -44,11 +42,12 @@ class _Waiting:
 class Agents:
     """All commands under way from this process, `address` being where results come back to."""
 
-    def __init__(self, bus: Bus, world: World, hosts: Hosts, address: str) -> None:
+    def __init__(self, bus: Bus, world: World, hosts: Hosts, address: str, pace: Pace = PACE) -> None:
         self.bus = bus
         self.world = world
         self.hosts = hosts
         self.address = address
+        self.resend = pace.resend
         self._waiting: dict[str, _Waiting] = {}
 
     async def call(
@@ -88,7 +87,7 @@ class Agents:
                     await self.bus.send(f"agent.{host}", command)
                 except Transient as error:
                     log.info("command not sent", key=key, host=host, reason=error.message)
-                result = await self._wait(waiting, RESEND[min(tries, len(RESEND) - 1)])
+                result = await self._wait(waiting, self.resend[min(tries, len(self.resend) - 1)])
                 if result is not None:
                     return _unpack(result)
                 if not await self.hosts.is_up(host):

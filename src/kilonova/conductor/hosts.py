@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import structlog
 
 from kilonova.bus.messages import Heartbeat, HostReport
+from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import compute_nodes, services
 from kilonova.db.types import database_seconds
@@ -25,10 +26,11 @@ CHUNK = 5000
 
 
 class Hosts:
-    def __init__(self, db: Database, world: World, settings: ComputeSettings) -> None:
+    def __init__(self, db: Database, world: World, settings: ComputeSettings, pace: Pace = PACE) -> None:
         self.db = db
         self.world = world
         self.settings = settings
+        self._remember = pace.host_state
         self._beats: set[tuple[str, str]] = set()
         self._ids: dict[tuple[str, str], int] = {}
         self._up: dict[str, tuple[float, bool]] = {}
@@ -48,7 +50,7 @@ class Hosts:
         """Heard of within `service_down_time`, and not forced down."""
         now = self.world.monotonic()
         known = self._up.get(host)
-        if known is not None and now - known[0] < 2.0:
+        if known is not None and now - known[0] < self._remember:
             return known[1]
         limit = self.settings.service_down_time
 

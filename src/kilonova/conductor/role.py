@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 import structlog
 
@@ -11,8 +12,10 @@ from kilonova.bus import Subscription
 from kilonova.bus.messages import Answer, Heartbeat, HostReport, Message, PowerReport, ProgressReport, Result, Wake
 from kilonova.conductor.agents import Agents
 from kilonova.conductor.hosts import Hosts
+from kilonova.conductor.pace import PACE, Pace
 from kilonova.engine import store
 from kilonova.engine.engine import LEASE, SWEEP, Engine
+from kilonova.engine.model import Workflow
 from kilonova.engine.run import Probe, no_probe
 from kilonova.errors import Transient
 from kilonova.reconcile.power_state import PowerStates
@@ -35,26 +38,29 @@ class Conductor:
         lease: float = LEASE,
         sweep: float = SWEEP,
         probe: Probe = no_probe,
+        pace: Pace = PACE,
+        workflows: Mapping[str, Workflow[Env]] = ALL,
     ) -> None:
         self.rt = rt
         self.id = rt.world.uuid()
         self.address = f"conductor.{self.id}"
-        self.hosts = Hosts(rt.db, rt.world, rt.settings)
-        self.agents = Agents(rt.bus, rt.world, self.hosts, self.address)
-        self.env = Env(rt=rt, agents=self.agents, hosts=self.hosts)
+        self.hosts = Hosts(rt.db, rt.world, rt.settings, pace)
+        self.agents = Agents(rt.bus, rt.world, self.hosts, self.address, pace)
+        self.env = Env(rt=rt, agents=self.agents, hosts=self.hosts, pace=pace)
         self.engine: Engine[Env] = Engine(
             env=self.env,
             db=rt.db,
             world=rt.world,
-            workflows=ALL,
+            workflows=workflows,
             owner=self.id,
             concurrency=concurrency,
             lease=lease,
             sweep=sweep,
             probe=probe,
+            retry=pace.retry,
         )
         self.power_states = PowerStates(rt)
-        self.tombstones = Tombstones(rt, self.hosts, self.agents)
+        self.tombstones = Tombstones(rt, self.hosts, self.agents, pace)
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 

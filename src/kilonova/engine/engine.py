@@ -13,7 +13,7 @@ import structlog
 from kilonova.db.engine import Database
 from kilonova.engine import store
 from kilonova.engine.model import E, Fenced, Workflow
-from kilonova.engine.run import Probe, Runner, new_run, no_probe
+from kilonova.engine.run import RETRY, Probe, Runner, new_run, no_probe
 from kilonova.world import World
 
 log = structlog.get_logger()
@@ -40,6 +40,7 @@ class Engine(Generic[E]):
         lease: float = LEASE,
         sweep: float = SWEEP,
         probe: Probe = no_probe,
+        retry: tuple[float, float] = RETRY,
     ) -> None:
         self.env = env
         self.db = db
@@ -47,7 +48,7 @@ class Engine(Generic[E]):
         self.owner = owner
         self.lease = lease
         self.sweep = sweep
-        self.runners = {kind: Runner(workflow, db, world, probe) for kind, workflow in workflows.items()}
+        self.runners = {kind: Runner(workflow, db, world, probe, retry) for kind, workflow in workflows.items()}
         self._room = asyncio.Semaphore(concurrency)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._loops: list[asyncio.Task[None]] = []

@@ -21,8 +21,8 @@ log = structlog.get_logger()
 Probe = Callable[[str], Awaitable[None]]
 """Awaited at every point where a process could die; the fault harness hooks in here."""
 
-FIRST_DELAY, LONGEST_DELAY = 0.2, 15.0
-"""Seconds between tries after transient failures."""
+RETRY = (0.2, 15.0)
+"""Seconds: shortest and longest wait between tries after transient failures."""
 
 COMMIT_TRIES = 8
 
@@ -34,11 +34,19 @@ async def no_probe(point: str) -> None:
 class Runner(Generic[E]):
     """Runs operations of one workflow; holds no state of its own."""
 
-    def __init__(self, workflow: Workflow[E], db: Database, world: World, probe: Probe = no_probe) -> None:
+    def __init__(
+        self,
+        workflow: Workflow[E],
+        db: Database,
+        world: World,
+        probe: Probe = no_probe,
+        retry: tuple[float, float] = RETRY,
+    ) -> None:
         self.workflow = workflow
         self.db = db
         self.world = world
         self.probe = probe
+        self.retry = retry
 
     async def run(self, run: Run[E]) -> None:
         """Take the operation from where it stands to its end. Raises Fenced when it is no longer ours."""
@@ -242,7 +250,7 @@ class Runner(Generic[E]):
                 await self.db.write(work)
                 break
             except CommitUnknown:
-                await self.world.sleep(FIRST_DELAY)
+                await self.world.sleep(self.retry[0])
                 if await self._committed(run, position):
                     break
         else:
@@ -258,7 +266,8 @@ class Runner(Generic[E]):
         return position is not None and stored[:3] == position
 
     def _delay(self, tries: int) -> float:
-        return float(min(FIRST_DELAY * 2 ** (tries - 1), LONGEST_DELAY) * (0.5 + self.world.random.random()))
+        shortest, longest = self.retry
+        return min(shortest * 2.0 ** min(tries - 1, 16), longest) * (0.5 + self.world.random.random())
 
 
 def new_run(env: Any, operation: Any) -> Run[Any]:

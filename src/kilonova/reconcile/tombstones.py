@@ -11,6 +11,7 @@ import structlog
 from kilonova.agent.commands import DestroyArgs
 from kilonova.conductor.agents import Agents
 from kilonova.conductor.hosts import Hosts
+from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Tx
 from kilonova.db.tables import tombstones
 from kilonova.engine.model import Fenced
@@ -19,17 +20,15 @@ from kilonova.runtime import Runtime
 
 log = structlog.get_logger()
 
-PERIOD = 15.0
-"""Seconds between looks."""
-
 BATCH = 20
 
 
 class Tombstones:
-    def __init__(self, rt: Runtime, hosts: Hosts, agents: Agents) -> None:
+    def __init__(self, rt: Runtime, hosts: Hosts, agents: Agents, pace: Pace = PACE) -> None:
         self.rt = rt
         self.hosts = hosts
         self.agents = agents
+        self.period = pace.tombstones
         self._poked = asyncio.Event()
 
     def poke(self) -> None:
@@ -42,7 +41,7 @@ class Tombstones:
             except Exception as error:
                 log.warning("tombstones not looked at", error=str(error))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD):
+                async with asyncio.timeout(self.period):
                     await self._poked.wait()
             self._poked.clear()
 

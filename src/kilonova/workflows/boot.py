@@ -33,7 +33,7 @@ async def find_hosts(run: Run[Env]) -> Data:
         fresh=run.tries > 0,
     )
     try:
-        answer = await run.env.rt.bus.ask("scheduler", question, 10.0)
+        answer = await run.env.rt.bus.ask("scheduler", question, run.env.pace.scheduler)
     except Unavailable as error:
         raise Transient(error.message) from error
     placement = msgspec.convert(answer.data, Placement)

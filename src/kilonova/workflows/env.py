@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kilonova.conductor.agents import Agents
 from kilonova.conductor.hosts import Hosts
+from kilonova.conductor.pace import Pace
 from kilonova.engine.model import Run
 from kilonova.runtime import Runtime
 
@@ -15,6 +16,7 @@ class Env:
     rt: Runtime
     agents: Agents
     hosts: Hosts
+    pace: Pace = field(default_factory=Pace)
 
 
 ServerRun = Run[Env]

@@ -13,14 +13,11 @@ from kilonova.errors import HostFailure, KilonovaError, Transient
 from kilonova.workflows.env import Env
 from kilonova.workflows.steps.server import command
 
-PATIENCE = 240.0
-"""Seconds that a host which is up gets, before what it still has is left to a tombstone."""
-
 
 async def destroy_on(run: Run[Env], host: str, step: str) -> Data:
     """Returns {'tombstone': host} when the host could not be reached or did not manage."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(run.env.pace.destroy):
             while True:
                 if not await run.env.hosts.is_up(host):
                     return {"tombstone": host}

@@ -1,0 +1,26 @@
+"""How long the conductor waits for what; tests are less patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """All in seconds."""
+
+    resend: tuple[float, ...] = (3.0, 5.0, 10.0, 15.0)
+    """Until a command without result is sent again; the last one repeats."""
+    host_state: float = 2.0
+    """How long it is believed that a host is up, or that it is down."""
+    scheduler: float = 10.0
+    """Until a question to the scheduler counts as lost."""
+    destroy: float = 240.0
+    """That a host which is up gets to destroy a guest, before it is left to a tombstone."""
+    tombstones: float = 15.0
+    """Between looks for hosts that came back."""
+    retry: tuple[float, float] = (0.2, 15.0)
+    """Shortest and longest wait between tries after transient failures."""
+
+
+PACE = Pace()
