@@ -82,7 +82,7 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Order within a step: an undo comes after its own attempt and before the next.
+        """Order within an operation: an undo comes after its own attempt and before the next.
 
         Tries do not count: a conductor that takes an operation over counts them
         anew, and doing twice what is to be done harms nothing.
@@ -245,7 +245,8 @@ def _advance(db: sqlite3.Connection, host: str, server: str, key: Key, now: floa
             return False
         if key.operation == row[0]:
             steps = msgspec.json.decode(row[1], type=dict[str, tuple[int, int]])
-            if steps.get(key.step, (0, 0)) > key.rank:
+            # Across steps too: attempts and their undoing come in order in the whole of an operation.
+            if max(steps.values(), default=(0, 0)) > key.rank:
                 return False
     steps[key.step] = key.rank
     db.execute(

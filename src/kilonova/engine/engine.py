@@ -10,7 +10,7 @@ from typing import Any, Generic
 import sqlalchemy.exc
 import structlog
 
-from kilonova.db.engine import Database
+from kilonova.db.engine import CommitUnknown, Database
 from kilonova.engine import store
 from kilonova.engine.model import E, Fenced, Workflow
 from kilonova.engine.run import RETRY, Probe, Runner, new_run, no_probe
@@ -87,7 +87,11 @@ class Engine(Generic[E]):
 
     async def _take(self, operation_id: int) -> None:
         async with self._room:
-            operation = await store.claim(self.db, operation_id, self.owner, self.lease)
+            try:
+                operation = await store.claim(self.db, operation_id, self.owner, self.lease)
+            except (sqlalchemy.exc.SQLAlchemyError, CommitUnknown) as error:
+                log.warning("claiming an operation failed", operation=operation_id, error=str(error))
+                return
             if operation is None:
                 return
             runner = self.runners.get(operation.kind)

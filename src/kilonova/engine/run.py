@@ -188,9 +188,12 @@ class Runner(Generic[E]):
         over = run.step == first
         again = over and failure["retry"]
         position = (run.step, "do", run.attempt + 1) if again else (max(run.step - 1, 0), "undo", run.attempt)
+        before = run.data
 
         async def work(tx: Tx) -> None:
             now = self.world.now()
+            # A deadlock's second try starts from what the first one found.
+            run.data = dict(before)
             if step.undo_commit is not None:
                 await step.undo_commit(tx, run, result)
             if again:

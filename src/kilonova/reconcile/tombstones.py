@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 BATCH = 20
 
+LAST_ATTEMPT = 1_000_000
+
 
 class Tombstones:
     def __init__(self, rt: Runtime, hosts: Hosts, agents: Agents, pace: Pace = PACE) -> None:
@@ -67,8 +69,9 @@ class Tombstones:
             async with asyncio.timeout(60.0):
                 await self.agents.call(
                     host=host,
-                    # A key of its own each time: an earlier failure must not be answered from the journal.
-                    key=f"{operation_id}/tombstone/undo/{self.rt.world.uuid()[:8]}",
+                    # A try of its own each time: an earlier failure must not be answered from the journal. An attempt
+                    # after all others: what that operation had asked for before, and comes late, is refused.
+                    key=f"{operation_id}/tombstone/undo/{LAST_ATTEMPT}.{self.rt.world.random.getrandbits(40)}",
                     operation_id=operation_id,
                     server_uuid=uuid,
                     verb="destroy",

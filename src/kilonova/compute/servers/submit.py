@@ -38,6 +38,8 @@ async def submit(
     state, NotFound when the server has gone meanwhile.
     """
     check_lock(ctx, server)
+    if server.host is None and server.vm_state in vm_states:
+        raise Conflict(f"Instance {server.uuid} has no host: it was never built")
     pushed = server.operation_id if server.task_state in over_tasks else None
     c = instances.c
 

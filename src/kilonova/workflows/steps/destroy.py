@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from kilonova.agent.commands import DestroyArgs
 from kilonova.db.dialect import insert_if_missing
 from kilonova.db.engine import Tx
 from kilonova.db.tables import tombstones
-from kilonova.engine.model import Data, Run
-from kilonova.errors import HostFailure, KilonovaError, Transient
+from kilonova.engine.model import Aborted, Data, Run
+from kilonova.errors import KilonovaError
 from kilonova.workflows.env import Env
 from kilonova.workflows.steps.server import command
+
+log = structlog.get_logger()
 
 
 async def destroy_on(run: Run[Env], host: str, step: str) -> Data:
     """Returns {'tombstone': host} when the host could not be reached or did not manage."""
+    shortest, longest = run.env.pace.retry
     try:
         async with asyncio.timeout(run.env.pace.destroy):
-            while True:
-                if not await run.env.hosts.is_up(host):
-                    return {"tombstone": host}
+            while await run.env.hosts.is_up(host):
                 try:
                     await command(run, step, host, "destroy", DestroyArgs(uuid=run.server_uuid))
                     return {"tombstone": None}
-                except (Transient, HostFailure, KilonovaError):
+                except (KilonovaError, Aborted) as error:
+                    # Whatever went wrong there, the server must not depend on it: try on, then leave a tombstone.
+                    log.warning("destroying a guest failed", host=host, server=run.server_uuid, error=str(error))
                     run.tries += 1
-                    await run.env.rt.world.sleep(min(0.5 * 2**run.tries, 15.0))
+                    await run.env.rt.world.sleep(min(shortest * 2.0 ** min(run.tries, 16), longest))
     except TimeoutError:
-        return {"tombstone": host}
+        pass
+    return {"tombstone": host}
 
 
 async def bury(tx: Tx, run: Run[Env], result: Data) -> None:
