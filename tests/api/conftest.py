@@ -1,0 +1,44 @@
+"""The API on a temporary SQLite file, without the other roles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kilonova.api.app import create_app
+from kilonova.api.policy import Policy
+from kilonova.bus.memory import MemoryBus
+from kilonova.db.engine import Database
+from kilonova.db.schema import create_all
+from kilonova.runtime import Runtime
+from kilonova.settings import ComputeSettings
+from kilonova.testing.api import Client
+from kilonova.testing.cloud import StaticImages, no_token
+from kilonova.testing.identity import StaticTokens
+from kilonova.world import World
+
+_POLICY = Policy()
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
+    db = Database(f"sqlite:///{tmp_path}/compute.sqlite", synchronous="OFF")
+    await create_all(db)
+    bus = MemoryBus()
+    await bus.start()
+    yield Runtime(
+        world=World(), db=db, bus=bus, images=StaticImages(), image_token=no_token, settings=ComputeSettings()
+    )
+    await bus.close()
+    await db.close()
+
+
+@pytest.fixture
+async def api(runtime: Runtime) -> AsyncIterator[Client]:
+    app = create_app(runtime, StaticTokens(), policy=_POLICY)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://compute.test:8774") as http:
+        yield Client(http, runtime)
