@@ -1,0 +1,173 @@
+"""All roles of `kilonova up` in one process: database and bus of their own, one API, one conductor, the agents."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+
+import structlog
+import uvicorn
+from oslo_config import cfg
+
+from kilonova import config
+from kilonova.agent.agent import Agent
+from kilonova.agent.driver import Driver
+from kilonova.agent.journal import Journal, host_lock
+from kilonova.agent.report import Ticker
+from kilonova.agent.sim.driver import SimDriver, SimOptions
+from kilonova.agent.sim.state import SimState
+from kilonova.allinone.settings import CloudSettings
+from kilonova.api.app import create_app
+from kilonova.bus.memory import MemoryBus
+from kilonova.clients.identity import IdentityClient, IdentityTokens
+from kilonova.clients.image import ImageClient
+from kilonova.conductor.role import Conductor
+from kilonova.conductor.scheduling import Scheduler
+from kilonova.db import schema
+from kilonova.db.engine import Database
+from kilonova.runtime import Runtime
+from kilonova.settings import ComputeSettings
+from kilonova.world import World
+
+log = structlog.get_logger()
+
+
+class Roles:
+    """Started after Identity and Image answer; `ready` tells whether a server can be created."""
+
+    def __init__(self, settings: CloudSettings) -> None:
+        self.settings = settings
+        self._stack = contextlib.AsyncExitStack()
+        self._conductor: Conductor | None = None
+        self._hosts: list[str] = []
+
+    async def start(self) -> None:
+        """Raises Invalid for a bad configuration, Conflict for a newer database."""
+        settings = self.settings
+        conf = config.load(settings.config_files)
+        compute = config.compute_settings(conf, deployment_id=settings.cloud_id)
+        directory = settings.data_dir
+        directory.mkdir(parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack, conf, compute, directory)
+            self._stack = stack.pop_all()
+
+    async def _start(
+        self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, compute: ComputeSettings, directory: Path
+    ) -> None:
+        settings = self.settings
+        world = World()
+        db = Database(f"sqlite:///{directory}/compute.sqlite")
+        stack.push_async_callback(db.close)
+        await schema.migrate(db)
+        bus = MemoryBus()
+        await bus.start()
+        stack.push_async_callback(bus.close)
+        identity = IdentityClient(
+            settings.identity_url,
+            username=settings.service_username,
+            password=settings.service_password,
+            project=settings.service_project,
+        )
+        stack.push_async_callback(identity.close)
+        images = ImageClient(settings.image_url, identity.service_token)
+        stack.push_async_callback(images.close)
+        rt = Runtime(
+            world=world, db=db, bus=bus, images=images, image_token=identity.service_token, settings=compute
+        )
+        scheduler = Scheduler(db, bus, world, compute)
+        await scheduler.start()
+        stack.push_async_callback(scheduler.stop)
+        self._conductor = Conductor(rt)
+        # The state directory is locked by this process, so whoever held leases before is gone.
+        await self._conductor.start(alone=True)
+        stack.push_async_callback(self._conductor.stop)
+        await self._start_agents(stack, conf, rt, images, directory)
+        await self._start_api(stack, rt, identity)
+
+    async def _start_agents(
+        self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, rt: Runtime, images: ImageClient, directory: Path
+    ) -> None:
+        journal = Journal(directory / "journal.sqlite")
+        await journal.start()
+        stack.push_async_callback(journal.close)
+        ticker = Ticker(rt.world)
+        drivers: dict[str, Driver] = {}
+        if self.settings.hypervisor == "sim":
+            state = SimState(directory / "sim.sqlite")
+            await state.start()
+            stack.push_async_callback(state.close)
+            for number in range(1, self.settings.sim_hosts + 1):
+                name = f"sim-{number:04d}"
+                options = SimOptions(download_images=True, host_ip=self.settings.host)
+                drivers[name] = SimDriver(options, rt.world, host=name, state=state)
+        else:
+            drivers[rt.settings.host] = libvirt_driver(self.settings, conf, rt.settings)
+        for name, driver in drivers.items():
+            stack.enter_context(host_lock(directory, name))
+            agent = Agent(
+                host=name,
+                driver=driver,
+                bus=rt.bus,
+                journal=journal,
+                world=rt.world,
+                images=images,
+                ticker=ticker,
+                report_interval=rt.settings.report_interval,
+                sync_power_state_interval=conf.sync_power_state_interval,
+                max_concurrent_builds=conf.max_concurrent_builds,
+            )
+            await agent.start()
+            stack.push_async_callback(agent.stop)
+            self._hosts.append(name)
+
+    async def _start_api(self, stack: contextlib.AsyncExitStack, rt: Runtime, identity: IdentityClient) -> None:
+        family = socket.AF_INET6 if ":" in self.settings.bind else socket.AF_INET
+        listener = socket.create_server(
+            (self.settings.bind, self.settings.ports.compute), family=family, backlog=1024, reuse_port=False
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(rt, IdentityTokens(identity)),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                date_header=True,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # signals are `up`'s
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+
+        async def stop() -> None:
+            server.should_exit = True
+            await task
+
+        stack.push_async_callback(stop)
+        while not server.started:
+            if task.done():
+                await task
+                raise RuntimeError("the API server ended at once")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    async def ready(self) -> str | None:
+        """None when a server can be created, else the reason."""
+        if self._conductor is None:
+            return "the conductor has not started"
+        for host in self._hosts[:1]:
+            if not await self._conductor.hosts.is_up(host):
+                return f"host '{host}' has not reported yet"
+        return None
+
+
+def libvirt_driver(settings: CloudSettings, conf: cfg.ConfigOpts, compute: ComputeSettings) -> Driver:
+    """The libvirt driver of this machine; imported only here, since the binding is optional."""
+    from kilonova.agent.libvirt.driver import LibvirtDriver, LibvirtOptions
+
+    raise NotImplementedError((LibvirtDriver, LibvirtOptions, settings, conf, compute))
