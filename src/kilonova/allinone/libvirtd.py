@@ -33,6 +33,7 @@ SOCKET_PATH_LIMIT = 107
 """Bytes that a Unix socket's address holds (unix(7))."""
 
 _PACKAGES = "apt-get install libvirt-daemon-system qemu-system-x86 qemu-utils (or: make setup)"
+_REAPER = Path(__file__).with_name("reaper.py")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOUNTS = {
     "libvirt/etc": "/etc/libvirt",
@@ -204,28 +205,45 @@ def _prepare(state_dir: Path) -> None:
 
 def _ensure_daemon(state_dir: Path, name: str, socket_name: str) -> bool:
     """Whether the daemon had to be started."""
-    if processes.recall(_record(state_dir, name)) is not None and _accepts(_socket_dir(state_dir) / socket_name):
+    address = _socket_dir(state_dir) / socket_name
+    found = processes.recall(_record(state_dir, name)) or _started(state_dir, name)
+    if found is not None and _accepts(address):
+        processes.remember(_record(state_dir, name), found)
         return False
     mounts = [shlex.join(["mount", "--bind", str(state_dir / ours), theirs]) for ours, theirs in _MOUNTS.items()]
-    daemon = f"exec {name} --pid-file /run/libvirt/{name}.pid --config /etc/libvirt/{name}.conf"
-    script = "\n".join(["set -e", *mounts, "cd /", daemon])
+    daemon = [name, "--pid-file", f"/run/libvirt/{name}.pid", "--config", f"/etc/libvirt/{name}.conf"]
+    if name == "libvirtd":
+        daemon = [sys.executable, "-I", "-S", str(_REAPER), *daemon]
+    script = "\n".join(["set -e", *mounts, "cd /", f"exec {shlex.join(daemon)}"])
     log = state_dir / "log" / f"{name}.log"
-    pid = processes.spawn_detached(
+    launched = processes.spawn_detached(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
         log,
         {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"},
     )
-    identity = processes.identify(pid)
-    if identity is not None:
-        processes.remember(_record(state_dir, name), identity)
     deadline = time.monotonic() + 15
-    while not _accepts(_socket_dir(state_dir) / socket_name):
-        if processes.identify(pid) is None:
+    while True:
+        identity = _started(state_dir, name)
+        if identity is not None and _accepts(address):
+            break
+        if processes.identify(launched) is None:
             raise Unavailable(f"{name} ended as soon as it started: {tail(log)}")
         if time.monotonic() > deadline:
             raise Unavailable(f"{name} does not answer after 15 s; its log is {log}: {tail(log)}")
         time.sleep(0.02)
+    processes.remember(_record(state_dir, name), identity)
     return True
+
+
+def _started(state_dir: Path, name: str) -> processes.ProcessId | None:
+    """The daemon that the pid file names, if it is one and its /run/libvirt is this cloud's."""
+    ours = state_dir / "run/libvirt"
+    try:
+        pid = int((ours / f"{name}.pid").read_text())
+        same = os.path.samefile(f"/proc/{pid}/root/run/libvirt", ours)
+    except (OSError, ValueError):
+        return None
+    return processes.identify(pid) if same and processes.command_line(pid).startswith(name) else None
 
 
 def _accepts(path: Path) -> bool:
