@@ -135,7 +135,7 @@ class ListQuery:
 
     `limit` is the page's length; `marker` the id of the server before the page, of whatever project.
     `changes_since` and `changes_before` are UTC, both inclusive. `ip` and `ip6` are regular
-    expressions on fixed addresses.
+    expressions that fixed addresses begin with.
     """
 
     exact: dict[str, Any] = field(default_factory=dict)
@@ -214,7 +214,7 @@ def _with_address(rows: Sequence[Sequence[Any]], query: ListQuery) -> list[str]:
             if any(
                 address.get("OS-EXT-IPS:type") != "floating"
                 and (expression := wanted[address["version"]]) is not None
-                and patterns.search(expression, address["addr"])
+                and patterns.search(f"^(?:{expression})", address["addr"])
                 for address in addresses
             ):
                 uuids.append(uuid)
