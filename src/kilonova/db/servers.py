@@ -89,19 +89,29 @@ class Server:
         return self.root_gb + self.ephemeral_gb + -(-self.swap_mb // 1024)
 
 
+# Built once: making a statement takes longer than running it.
+_BY_UUID = sa.select(instances).where(instances.c.uuid == sa.bindparam("my_uuid"))
+_INSERT = sa.insert(instances)
+_HELD = sa.update(instances).where(
+    instances.c.uuid == sa.bindparam("my_uuid"),
+    instances.c.deleted == 0,
+    instances.c.operation_id == sa.bindparam("my_operation"),
+)
+
+
 def from_row(row: Sequence[Any]) -> Server:
     return Server(*row)
 
 
 async def get(tx: Tx, uuid: str, *, project_id: str | None = None, deleted: bool = False) -> Server | None:
     """The server, or None; with `project_id` only that project's, with `deleted` also a deleted one."""
-    query = sa.select(instances).where(instances.c.uuid == uuid)
-    if project_id is not None:
-        query = query.where(instances.c.project_id == project_id)
-    if not deleted:
-        query = query.where(instances.c.deleted == 0)
-    row = (await tx.execute(query)).first()
-    return from_row(row) if row else None
+    row = (await tx.execute(_BY_UUID, {"my_uuid": uuid})).first()
+    if row is None:
+        return None
+    server = from_row(row)
+    if (server.deleted and not deleted) or (project_id is not None and server.project_id != project_id):
+        return None
+    return server
 
 
 async def get_many(tx: Tx, uuids: Sequence[str]) -> list[Server]:
@@ -111,7 +121,7 @@ async def get_many(tx: Tx, uuids: Sequence[str]) -> list[Server]:
 
 async def insert(tx: Tx, values: dict[str, Any]) -> int:
     """Insert one server and return its row id."""
-    result = await tx.execute(sa.insert(instances).values(values))
+    result = await tx.execute(_INSERT, values)
     key = result.inserted_primary_key
     assert key is not None
     return int(key[0])
@@ -121,3 +131,8 @@ async def update(tx: Tx, uuid: str, *guard: sa.ColumnElement[bool], **values: An
     """Change a server that is not deleted where `guard` holds; False when no row matched."""
     statement = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted == 0, *guard)
     return bool((await tx.execute(statement.values(**values))).rowcount)
+
+
+async def update_held(tx: Tx, uuid: str, operation: int, values: dict[str, Any]) -> bool:
+    """Change a server whose slot `operation` has; False when it has not."""
+    return bool((await tx.execute(_HELD, {"my_uuid": uuid, "my_operation": operation} | values)).rowcount)

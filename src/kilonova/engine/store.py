@@ -53,21 +53,20 @@ async def insert(
     state: str = "ready",
 ) -> int:
     """Insert one operation and return its id. `state='done'` records an action that was over at once."""
-    result = await tx.execute(
-        sa.insert(operations).values(
-            kind=kind,
-            action=action,
-            server_uuid=server_uuid,
-            project_id=project_id,
-            user_id=user_id,
-            request_id=request_id,
-            state=state,
-            data=data or {},
-            secrets=secrets,
-            created_at=now,
-            finished_at=now if state == "done" else None,
-        )
-    )
+    values = {
+        "kind": kind,
+        "action": action,
+        "server_uuid": server_uuid,
+        "project_id": project_id,
+        "user_id": user_id,
+        "request_id": request_id,
+        "state": state,
+        "data": data or {},
+        "secrets": secrets,
+        "created_at": now,
+        "finished_at": now if state == "done" else None,
+    }
+    result = await tx.execute(_INSERT, values)
     key = result.inserted_primary_key
     assert key is not None
     return int(key[0])
@@ -94,15 +93,10 @@ async def claim(db: Database, operation_id: int, owner: str, lease: float) -> Op
     """Take an operation that is ready, or whose owner's lease has run out; None when it is not to be had."""
 
     async def work(tx: Tx) -> Operation | None:
-        seconds = database_seconds()
-        taken = await tx.execute(
-            sa.update(operations)
-            .where(operations.c.id == operation_id, _claimable())
-            .values(state="running", owner=owner, epoch=operations.c.epoch + 1, lease_until=seconds + lease)
-        )
+        taken = await tx.execute(_CLAIM, {"my_id": operation_id, "my_owner": owner, "my_lease": lease})
         if not taken.rowcount:
             return None
-        row: Sequence[Any] = (await tx.execute(sa.select(*_COLUMNS).where(operations.c.id == operation_id))).one()
+        row: Sequence[Any] = (await tx.execute(_SELECT, {"my_id": operation_id})).one()
         return Operation(*row)
 
     return await db.write(work)
@@ -116,6 +110,28 @@ def _claimable() -> sa.ColumnElement[bool]:
         sa.or_(operations.c.lease_until < seconds, operations.c.lease_until > seconds + MAX_LEASE),
     )
     return sa.or_(ready, lost)
+
+
+# Built once: making a statement takes longer than running it.
+_INSERT = sa.insert(operations)
+_INSERT_STEP = sa.insert(operation_steps)
+_SELECT = sa.select(*_COLUMNS).where(operations.c.id == sa.bindparam("my_id"))
+_CLAIM = (
+    sa.update(operations)
+    .where(operations.c.id == sa.bindparam("my_id"), _claimable())
+    .values(
+        state="running",
+        owner=sa.bindparam("my_owner"),
+        epoch=operations.c.epoch + 1,
+        lease_until=database_seconds() + sa.bindparam("my_lease", type_=sa.Double()),
+    )
+)
+_FENCED = sa.update(operations).where(
+    operations.c.id == sa.bindparam("my_id"),
+    operations.c.epoch == sa.bindparam("my_epoch"),
+    operations.c.owner == sa.bindparam("my_owner"),
+    operations.c.state == "running",
+)
 
 
 async def claimable(db: Database, limit: int, *, exclude: Sequence[int] = ()) -> list[int]:
@@ -161,7 +177,9 @@ async def release(db: Database, run: Run[Any], delay: float) -> None:
     """Give the operation back, to be taken again after `delay` seconds."""
 
     async def work(tx: Tx) -> None:
-        await fence(tx, run, state="ready", owner=None, wake_at=database_seconds() + delay)
+        await fence(tx, run, state="ready", owner=None)
+        wake_at = database_seconds() + delay
+        await tx.execute(sa.update(operations).where(operations.c.id == run.id).values(wake_at=wake_at))
 
     await db.write(work)
 
@@ -169,17 +187,8 @@ async def release(db: Database, run: Run[Any], delay: float) -> None:
 async def fence(tx: Tx, run: Run[Any], **values: Any) -> None:
     """Write to the operation if this process still owns it; raises Fenced otherwise."""
     operation = run.operation
-    result = await tx.execute(
-        sa.update(operations)
-        .where(
-            operations.c.id == operation.id,
-            operations.c.epoch == operation.epoch,
-            operations.c.owner == operation.owner,
-            operations.c.state == "running",
-        )
-        .values(**values)
-    )
-    if not result.rowcount:
+    mine = {"my_id": operation.id, "my_epoch": operation.epoch, "my_owner": operation.owner}
+    if not (await tx.execute(_FENCED, mine | values)).rowcount:
         raise Fenced
 
 
@@ -206,20 +215,19 @@ async def add_step(
     error: str | None = None,
     traceback: str | None = None,
 ) -> None:
-    await tx.execute(
-        sa.insert(operation_steps).values(
-            operation_id=run.id,
-            name=name,
-            phase=run.phase,
-            attempt=run.attempt,
-            host=run.host,
-            result="Error" if error else "Success",
-            details=error,
-            traceback=traceback,
-            started_at=started_at,
-            finished_at=finished_at,
-        )
-    )
+    values = {
+        "operation_id": run.id,
+        "name": name,
+        "phase": run.phase,
+        "attempt": run.attempt,
+        "host": run.host,
+        "result": "Error" if error else "Success",
+        "details": error,
+        "traceback": traceback,
+        "started_at": started_at,
+        "finished_at": finished_at,
+    }
+    await tx.execute(_INSERT_STEP, values)
 
 
 async def save_progress(db: Database, operation_id: int, stage: str, percent: int) -> None:

@@ -10,7 +10,6 @@ from kilonova.agent.driver import ImageSpec, Secrets, ServerSpec
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
-from kilonova.db.tables import instances
 from kilonova.engine.model import Data, Fenced, Run
 from kilonova.settings import ComputeSettings
 from kilonova.workflows.env import Env
@@ -26,10 +25,8 @@ async def load(run: Run[Env]) -> Server:
 
 async def change(tx: Tx, run: Run[Env], **values: Any) -> None:
     """Change the server while this operation holds its slot. Raises Fenced otherwise."""
-    changed = await servers.update(
-        tx, run.server_uuid, instances.c.operation_id == run.id, updated_at=run.env.rt.world.now(), **values
-    )
-    if not changed:
+    values["updated_at"] = run.env.rt.world.now()
+    if not await servers.update_held(tx, run.server_uuid, run.id, values):
         raise Fenced
 
 
