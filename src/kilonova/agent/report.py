@@ -118,7 +118,7 @@ class Reporter:
         self._power_interval = sync_power_state_interval
         self._inventory_repeat = inventory_repeat
         self._inventory_wait = report_interval
-        """Seconds without news after which the inventory is repeated; short at first, lest a lost report hides a host."""
+        """Seconds without news after which the inventory is repeated; short at first, as the first may be lost."""
         self._periodic: list[Periodic] = []
         self._reported: tuple[Inventory, float] | None = None
         self._pending: dict[str, int] = {}

@@ -1,0 +1,169 @@
+"""What only a broker can do to us: go away, come back, forget its queues, be the second of a list."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aio_pika
+import msgspec
+import pytest
+from aio_pika.abc import AbstractConnection
+
+from kilonova.agent.commands import DestroyArgs
+from kilonova.bus.messages import Answer, HostReport, Message, ServerQuestion, Wake
+from kilonova.bus.rabbit import RabbitBus, RabbitOptions
+from kilonova.bus.transport import TlsOptions, parse_transport_url
+from kilonova.errors import Transient, Unavailable
+from tests.support.agents import SERVER, Heard, make_bench, make_command
+from tests.support.processes import free_port
+from tests.support.rabbit import Broker
+
+Make = Callable[..., Awaitable[RabbitBus]]
+_prefixes = (f"rabbit{number}" for number in itertools.count())
+
+
+@pytest.fixture
+async def make(broker: Broker) -> AsyncIterator[Make]:
+    prefix = next(_prefixes)
+    opened: list[RabbitBus] = []
+
+    async def make(url: str = "", tls: TlsOptions | None = None) -> RabbitBus:
+        addresses, _ = parse_transport_url(url or broker.transport_url)
+        bus = RabbitBus(RabbitOptions(brokers=tuple(addresses), prefix=prefix, tls=tls))
+        opened.append(bus)
+        await bus.start()
+        return bus
+
+    yield make
+    for bus in opened:
+        await bus.close()
+
+
+async def connect(broker: Broker) -> AbstractConnection:
+    [address], _ = parse_transport_url(broker.transport_url)
+    return await aio_pika.connect(address.amqp_url(tls=False, heartbeat=5))
+
+
+async def arrives(bus: RabbitBus, address: str, heard: Heard, number: int) -> None:
+    """Send until it arrives, as all senders here do."""
+    async with asyncio.timeout(60):
+        while all(wake.operation_id != number for wake in heard.of(Wake)):
+            with contextlib.suppress(Transient):
+                await bus.send(address, Wake(operation_id=number))
+            await asyncio.sleep(0.1)
+
+
+async def test_a_broker_that_dies_is_said_so_and_everything_works_again_when_it_is_back(
+    make: Make, broker: Broker
+) -> None:
+    sender, receiver = await make(), await make()
+    heard = Heard()
+    await receiver.listen("agent.h1", heard)
+    await arrives(sender, "agent.h1", heard, 1)
+    asked = asyncio.create_task(sender.ask("agent.silent", Wake(operation_id=0), 30.0))
+    await asyncio.to_thread(broker.kill)
+    try:
+        begin = time.monotonic()
+        with pytest.raises(Unavailable):
+            await asked
+        with pytest.raises(Transient, match="broker"):
+            await sender.send("agent.h1", Wake(operation_id=2))
+        with pytest.raises(Unavailable, match="broker"):
+            await sender.ask("agent.h1", Wake(operation_id=2), 30.0)
+        assert time.monotonic() - begin < 15, "callers were kept waiting for a broker that is gone"
+        late = Heard()
+        await receiver.listen("agent.h2", late)
+    finally:
+        await asyncio.to_thread(broker.start)
+    await arrives(sender, "agent.h1", heard, 3)
+    await arrives(sender, "agent.h2", late, 4)
+
+    async def answer(message: Message) -> Answer:
+        return Answer(data={"power_state": 1})
+
+    await receiver.listen("agent.h3", answer)
+    question = ServerQuestion(server_uuid=SERVER, what="power_state")
+    assert (await sender.ask("agent.h3", question, 10.0)).data == {"power_state": 1}
+
+
+async def test_a_queue_that_vanishes_under_its_listener_is_made_again(make: Make, broker: Broker) -> None:
+    sender, receiver = await make(), await make()
+    heard = Heard()
+    await receiver.listen("agent.h1", heard)
+    await arrives(sender, "agent.h1", heard, 1)
+    connection = await connect(broker)
+    async with connection:
+        channel = await connection.channel()
+        await channel.queue_delete(receiver.queue_name("agent.h1"))
+    await arrives(sender, "agent.h1", heard, 2)
+
+
+async def test_the_next_broker_of_the_list_is_taken_when_the_first_does_not_answer(make: Make, broker: Broker) -> None:
+    bus = await make(broker.transport_url.replace("@127.0.0.1", f"@127.0.0.1:{free_port()},127.0.0.1", 1))
+    heard = Heard()
+    await bus.listen("agent.h1", heard)
+    await arrives(bus, "agent.h1", heard, 1)
+
+
+async def test_start_without_a_broker_ends_and_sends_fail_at_once(make: Make) -> None:
+    bus = RabbitBus(RabbitOptions(brokers=tuple(parse_transport_url(f"rabbit://a:b@127.0.0.1:{free_port()}")[0])))
+    async with asyncio.timeout(30):
+        await bus.start()
+    with pytest.raises(Transient):
+        await bus.send("conductor", Wake(operation_id=1))
+    await bus.close()
+
+
+async def test_messages_of_another_release_are_dropped_and_do_not_stop_the_rest(make: Make, broker: Broker) -> None:
+    bus = await make()
+    heard = Heard()
+    await bus.listen("agent.h1", heard)
+    connection = await connect(broker)
+    async with connection:
+        channel = await connection.channel()
+        for body in (b"\xc1", msgspec.msgpack.encode({"type": "FromTheFuture", "x": 1})):
+            message = aio_pika.Message(body)
+            await channel.default_exchange.publish(message, bus.queue_name("agent.h1"))
+    await arrives(bus, "agent.h1", heard, 1)
+    assert all(isinstance(message, Wake) for message in heard.messages)
+
+
+async def test_tls_is_spoken_and_a_stranger_s_broker_is_refused(make: Make, broker: Broker, tmp_path: Path) -> None:
+    url = broker.transport_url.replace(f":{broker.port}", f":{broker.tls_port}").replace("127.0.0.1", "localhost")
+    bus = await make(url, TlsOptions(ca_file=broker.directory / "ca.pem"))
+    heard = Heard()
+    await bus.listen("agent.h1", heard)
+    await arrives(bus, "agent.h1", heard, 1)
+    addresses, _ = parse_transport_url(url)
+    stranger = RabbitBus(RabbitOptions(brokers=tuple(addresses), tls=TlsOptions()))
+    stranger.sending.start()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.5):
+            await stranger.sending.up.wait()
+    await stranger.close()
+
+
+async def test_an_agent_over_the_broker_boots_loses_its_broker_and_deletes(
+    make: Make, broker: Broker, tmp_path: Path
+) -> None:
+    bus = await make()
+    async with make_bench(tmp_path, bus=bus) as bench:
+        await bench.agent(report_interval=0.5)
+        boot = make_command()
+        await bench.send(boot)
+        assert (await bench.heard.result(boot.key)).error is None
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.start)
+        destroy = make_command("2/destroy/do/0.0", "destroy", DestroyArgs(uuid=SERVER))
+        async with asyncio.timeout(60):
+            while not bench.heard.results(destroy.key):
+                with contextlib.suppress(Transient):
+                    await bench.send(destroy)
+                await asyncio.sleep(0.2)
+        assert bench.driver.left() == []
+        assert bench.heard.of(HostReport)

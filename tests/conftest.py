@@ -1,0 +1,8 @@
+"""Servers of other makers that tests may ask for; each starts once in a session."""
+
+from __future__ import annotations
+
+from tests.support.mariadb import mariadb
+from tests.support.rabbit import broker
+
+__all__ = ["broker", "mariadb"]

@@ -1,0 +1,118 @@
+"""A MariaDB of the tests' own, in a temporary directory on a private port."""
+
+from __future__ import annotations
+
+import getpass
+import itertools
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import accepts, end, free_port, spawn, wait_until
+
+_SERVER = Path("/usr/sbin/mariadbd")
+
+
+class MariaDB:
+    """One server with the user kilonova, who may do anything. `fsync=False` trades durability for speed."""
+
+    user = "kilonova"
+    password = "data@base"
+
+    def __init__(self, directory: Path, *, fsync: bool = False) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.socket = directory / "s"
+        self._fsync = fsync
+        self._log = directory / "mariadb.log"
+        self._server: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
+
+    def install(self) -> None:
+        """Make the data directory."""
+        subprocess.run(
+            [
+                "/usr/bin/mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={self.directory}/data",
+                f"--user={getpass.getuser()}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+            ],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        self._server = spawn(
+            [
+                str(_SERVER),
+                "--no-defaults",
+                f"--datadir={self.directory}/data",
+                f"--user={getpass.getuser()}",
+                f"--socket={self.socket}",
+                f"--pid-file={self.directory}/pid",
+                f"--port={self.port}",
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                "--character-set-server=utf8mb4",
+                "--innodb-buffer-pool-size=64M",
+                "--innodb-log-file-size=64M",
+                f"--innodb-flush-log-at-trx-commit={1 if self._fsync else 0}",
+                "--max-connections=300",
+                "--performance-schema=OFF",
+            ],
+            log=self._log,
+        )
+        wait_until(lambda: accepts(self.port), self._server, what="MariaDB", log=self._log)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._server is not None:
+            end(self._server, how=signal.SIGKILL)
+            self._server = None
+
+    def close(self) -> None:
+        """End it in order."""
+        if self._server is not None:
+            end(self._server)
+            self._server = None
+
+    def execute(self, sql: str) -> str:
+        """Run statements as root over the socket."""
+        arguments = ["/usr/bin/mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "-N", "-e", sql]
+        return subprocess.run(arguments, check=True, capture_output=True, timeout=60, text=True).stdout
+
+    def grant(self) -> None:
+        self.execute(f"GRANT ALL ON *.* TO '{self.user}'@'127.0.0.1' IDENTIFIED BY '{self.password}'")
+
+    def new_database(self) -> str:
+        """Make an empty database; its URL as a configuration file states it."""
+        name = f"kilonova_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        return f"mysql+pymysql://{self.user}:data%40base@127.0.0.1:{self.port}/{name}"
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A running server for the whole session; take a database of your own with `new_database()`."""
+    if not _SERVER.exists():
+        pytest.fail("MariaDB is not installed: apt-get install --no-install-recommends mariadb-server")
+    directory = Path(tempfile.mkdtemp(prefix="kn-mariadb-"))
+    server = MariaDB(directory)
+    try:
+        server.install()
+        server.start()
+        server.grant()
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(directory, ignore_errors=True)

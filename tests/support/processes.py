@@ -1,0 +1,70 @@
+"""Servers of other makers that tests start for themselves: private ports and directories, ended by process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_PORTS = range(19000, 19500)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"no free port in {_PORTS}")
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on loopback at `port`."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def spawn(arguments: list[str], *, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own with its output in `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+        )
+
+
+def wait_until(
+    true: Callable[[], bool], process: subprocess.Popen[bytes], *, what: str, log: Path, timeout: float = 90.0
+) -> None:
+    """Wait until `true()`. Raises RuntimeError with the log's end when it ends before, or after `timeout` s."""
+    end = time.monotonic() + timeout
+    while not true():
+        if process.poll() is not None or time.monotonic() > end:
+            state = "is not ready" if process.poll() is None else f"ended with {process.returncode}"
+            raise RuntimeError(f"{what} {state}:\n{log.read_text(errors='replace')[-3000:]}")
+        time.sleep(0.1)
+
+
+def end(process: subprocess.Popen[bytes], *, how: int = signal.SIGTERM, timeout: float = 30.0) -> None:
+    """End a process and what it started in its session."""
+    for number in (how, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        try:
+            process.wait(timeout)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,109 @@
+"""A RabbitMQ of the tests' own: node name, ports, directories and port mapper are private."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import write_certificates
+from tests.support.processes import accepts, end, free_port, spawn, wait_until
+
+_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+class Broker:
+    """One broker. `kill` and `start` in turn are what a crash and a restart are."""
+
+    user = "kilonova"
+    password = "br/ok@er"
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.tls_port = free_port()
+        self.epmd_port = free_port()
+        self._dist_port = free_port()
+        self._log = directory / "rabbitmq.log"
+        self._server: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"default_user = {self.user}\n"
+            f"default_pass = {self.password}\n"
+            "log.console = true\nlog.console.level = warning\nlog.file = false\n"
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {directory}/ca.pem\n"
+            f"ssl_options.certfile = {directory}/server.pem\n"
+            f"ssl_options.keyfile = {directory}/server.key\n"
+            "disk_free_limit.absolute = 50MB\n"
+        )
+        write_certificates(directory)
+        (directory / "enabled_plugins").write_text("[].\n")
+
+    @property
+    def transport_url(self) -> str:
+        return f"rabbit://{self.user}:br%2Fok%40er@127.0.0.1:{self.port}//"
+
+    def _env(self) -> dict[str, str]:
+        here = str(self.directory)
+        return {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": here,
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"kn{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{here}/log",
+            "RABBITMQ_PID_FILE": f"{here}/pid",
+            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none",
+        }
+
+    def start(self) -> None:
+        """Start the broker and wait until it takes connections."""
+        if self._epmd is None:
+            epmd = ["/usr/bin/epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"]
+            self._epmd = spawn(epmd, log=self.directory / "epmd.log", env=self._env())
+            wait_until(lambda: accepts(self.epmd_port), self._epmd, what="epmd", log=self.directory / "epmd.log")
+        self._server = spawn([str(_SERVER)], log=self._log, env=self._env())
+        wait_until(lambda: accepts(self.port), self._server, what="RabbitMQ", log=self._log)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._server is not None:
+            end(self._server, how=signal.SIGKILL)
+            self._server = None
+            while accepts(self.port):
+                time.sleep(0.05)
+
+    def close(self) -> None:
+        self.kill()
+        if self._epmd is not None:
+            end(self._epmd, how=signal.SIGKILL)
+            self._epmd = None
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A running broker for the whole session. A test that kills it starts it again."""
+    if not _SERVER.exists():
+        pytest.fail("RabbitMQ is not installed: apt-get install --no-install-recommends rabbitmq-server")
+    directory = Path(tempfile.mkdtemp(prefix="kn-rabbit-"))
+    broker = Broker(directory)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.close()
+        shutil.rmtree(directory, ignore_errors=True)
