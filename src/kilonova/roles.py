@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
 import socket
 from pathlib import Path
 
@@ -168,6 +169,24 @@ class Roles:
 
 def libvirt_driver(settings: CloudSettings, conf: cfg.ConfigOpts, compute: ComputeSettings) -> Driver:
     """The libvirt driver of this machine; imported only here, since the binding is optional."""
-    from kilonova.agent.libvirt.driver import LibvirtDriver, LibvirtOptions
+    from kilonova.agent.libvirt.driver import LibvirtDriver
+    from kilonova.agent.libvirt.options import LibvirtOptions
 
-    raise NotImplementedError((LibvirtDriver, LibvirtOptions, settings, conf, compute))
+    machine_types = dict(entry.split("=", 1) for entry in conf.libvirt.hw_machine_type)
+    return LibvirtDriver(
+        LibvirtOptions(
+            state_path=Path(conf.instances_path) if conf.instances_path else settings.data_dir / "instances",
+            deployment_id=compute.deployment_id,
+            uri=conf.libvirt.connection_uri or settings.libvirt_uri or "qemu:///system",
+            host_name=compute.host,
+            host_ip=conf.my_ip,
+            virt_type=conf.libvirt.virt_type,
+            cpu_mode=conf.libvirt.cpu_mode,
+            cpu_models=tuple(conf.libvirt.cpu_models),
+            machine_type=machine_types.get(platform.machine()),
+            vnc_enabled=conf.vnc.enabled,
+            vnc_listen=conf.vnc.server_listen,
+            reserved_host_disk_mb=conf.reserved_host_disk_mb,
+            dhcp_domain=compute.dhcp_domain,
+        )
+    )
