@@ -16,7 +16,7 @@ from kilonova.api import documents, errors
 from kilonova.api.context import TokenValidator, authenticate
 from kilonova.api.errors import HttpError
 from kilonova.api.policy import Policy
-from kilonova.api.requests import Query, Request, parse_query, with_prefix
+from kilonova.api.requests import Projects, Query, Request, parse_query, with_prefix
 from kilonova.api.responses import Response
 from kilonova.api.routes import ROUTES
 from kilonova.api.routing import Action, Endpoint, Operation, Route, Router, at_version
@@ -45,10 +45,11 @@ def create_app(
     *,
     policy: Policy | None = None,
     settings: ApiSettings | None = None,
+    projects: Projects | None = None,
     routes: Iterable[Route | Action] = ROUTES,
 ) -> Api:
     settings = settings or ApiSettings()
-    return Api(runtime, validator, policy or Policy(settings.policy_file), settings, Router(routes))
+    return Api(runtime, validator, policy or Policy(settings.policy_file), settings, Router(routes), projects)
 
 
 class Answer:
@@ -64,13 +65,20 @@ class Answer:
 
 class Api:
     def __init__(
-        self, runtime: Runtime, validator: TokenValidator, policy: Policy, settings: ApiSettings, router: Router
+        self,
+        runtime: Runtime,
+        validator: TokenValidator,
+        policy: Policy,
+        settings: ApiSettings,
+        router: Router,
+        projects: Projects | None = None,
     ) -> None:
         self.runtime = runtime
         self.validator = validator
         self.policy = policy
         self.settings = settings
         self.router = router
+        self.projects = projects
         self._ssl_header = (settings.secure_proxy_ssl_header or "").lower().replace("_", "-").removeprefix("http-")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,7 +164,8 @@ class Api:
             _check_content_type(headers)
             request = Request(
                 method=method, path=path, headers=headers, base_url=base_url, version=version, context=context,
-                runtime=self.runtime, policy=self.policy, params=params, project_in_path=project_id is not None,
+                runtime=self.runtime, policy=self.policy, projects=self.projects,
+                params=params, project_in_path=project_id is not None,
             )  # fmt: skip
             body = _decode(raw) if method in ("POST", "PUT") else None
             operation = _choose(endpoint, body, version)

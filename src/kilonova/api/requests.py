@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from kilonova.api.versions import LEGACY, Version
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from kilonova.api.policy import Policy
 
 Link = dict[str, str]
+MAX_PAGE = 1_000_000_000
+
+
+class Projects(Protocol):
+    """Identity's projects, as `clients.identity.IdentityTokens` knows them."""
+
+    async def exists(self, project_id: str) -> bool | None:
+        """None when Identity would not or could not say."""
+        ...
 
 
 class Query(dict[str, list[str]]):
@@ -51,6 +60,7 @@ class Request:
 
     __slots__ = (
         "_policy",
+        "_projects",
         "base_url",
         "body",
         "context",
@@ -75,6 +85,7 @@ class Request:
         context: RequestContext,
         runtime: Runtime,
         policy: Policy,
+        projects: Projects | None,
         params: dict[str, str],
         project_in_path: bool,
     ) -> None:
@@ -91,6 +102,7 @@ class Request:
         self.query: Query = Query()
         self.body: Any = None
         self._policy = policy
+        self._projects = projects
 
     @property
     def legacy(self) -> bool:
@@ -107,6 +119,10 @@ class Request:
         """Raises Forbidden."""
         if not self._policy.allows(rule, self.context, target):
             raise Forbidden(f"Policy doesn't allow {rule} to be performed.")
+
+    async def project_exists(self, project_id: str) -> bool | None:
+        """Whether Identity knows the project; None when that cannot be found out."""
+        return None if self._projects is None else await self._projects.exists(project_id)
 
     # Links
 
@@ -143,7 +159,7 @@ class Request:
 
     def limit_asked(self) -> int | None:
         text = self.query.last("limit")
-        return int(text) if text else None
+        return min(int(text[:10]), MAX_PAGE) if text else None
 
     def page_limit(self) -> int:
         """How many items at most to show: the `limit` asked for (0 is none at all), never more than `max_limit`."""

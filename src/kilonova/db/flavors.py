@@ -43,10 +43,138 @@ async def get(tx: Tx, flavorid: str, *, project_id: str | None = None) -> Flavor
     """The flavor, or None; with `project_id` only if it is public or that project has access."""
     query = sa.select(instance_types).where(instance_types.c.flavorid == flavorid)
     if project_id is not None:
-        access = sa.exists().where(
-            instance_type_projects.c.instance_type_id == instance_types.c.id,
-            instance_type_projects.c.project_id == project_id,
-        )
-        query = query.where(sa.or_(instance_types.c.is_public, access))
+        query = query.where(_accessible(project_id))
     row = (await tx.execute(query)).first()
     return from_row(row) if row else None
+
+
+SORT_KEYS = {
+    "created_at": instance_types.c.created_at,
+    "description": sa.func.coalesce(instance_types.c.description, ""),
+    "disabled": instance_types.c.disabled,
+    "ephemeral_gb": instance_types.c.ephemeral_gb,
+    "flavorid": instance_types.c.flavorid,
+    "id": instance_types.c.id,
+    "is_public": instance_types.c.is_public,
+    "memory_mb": instance_types.c.memory_mb,
+    "name": instance_types.c.name,
+    "root_gb": instance_types.c.root_gb,
+    "rxtx_factor": instance_types.c.rxtx_factor,
+    "swap": instance_types.c.swap_mb,
+    "updated_at": sa.func.coalesce(instance_types.c.updated_at, sa.cast(dt.datetime(1970, 1, 1), sa.DateTime)),  # noqa: DTZ001
+    "vcpu_weight": sa.literal(0),
+    "vcpus": instance_types.c.vcpus,
+}
+
+
+def _accessible(project_id: str) -> sa.ColumnElement[bool]:
+    access = sa.exists().where(
+        instance_type_projects.c.instance_type_id == instance_types.c.id,
+        instance_type_projects.c.project_id == project_id,
+    )
+    return sa.or_(instance_types.c.is_public, access)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """`visible_to`: the project that asks, or None for an administrator, who sees all.
+
+    `public`: True for the public ones and those that `project_id` has access to, False for the private
+    ones, None for both. `name` is a regular expression. Memory in MiB, disk in GiB.
+    """
+
+    project_id: str
+    visible_to: str | None
+    public: bool | None = True
+    enabled_only: bool = False
+    min_memory_mb: int | None = None
+    min_root_gb: int | None = None
+    name: str | None = None
+
+
+class MarkerNotFound(Exception):
+    pass
+
+
+async def find(
+    tx: Tx, wanted: Filter, *, sort_key: str, descending: bool, limit: int, marker: str | None
+) -> list[Flavor]:
+    """One page of flavors, after the one whose flavorid is `marker`. Raises MarkerNotFound."""
+    visible = [] if wanted.visible_to is None else [_accessible(wanted.visible_to)]
+    conditions = list(visible)
+    c = instance_types.c
+    if wanted.public is True:
+        conditions.append(_accessible(wanted.project_id))
+    elif wanted.public is False:
+        conditions.append(sa.not_(c.is_public))
+    if wanted.enabled_only:
+        conditions.append(sa.not_(c.disabled))
+    if wanted.min_memory_mb is not None:
+        conditions.append(c.memory_mb >= wanted.min_memory_mb)
+    if wanted.min_root_gb is not None:
+        conditions.append(c.root_gb >= wanted.min_root_gb)
+    if wanted.name is not None:
+        conditions.append(c.name.regexp_match(wanted.name))
+    key = SORT_KEYS[sort_key]
+    if marker is not None:
+        found = (await tx.execute(sa.select(key, c.id).where(c.flavorid == marker, *visible))).first()
+        if found is None:
+            raise MarkerNotFound
+        value, row_id = found
+        beyond = (key < value, c.id < row_id) if descending else (key > value, c.id > row_id)
+        conditions.append(sa.or_(beyond[0], sa.and_(key == value, beyond[1])))
+    order = (key.desc(), c.id.desc()) if descending else (key.asc(), c.id.asc())
+    query = sa.select(instance_types).where(*conditions).order_by(*order).limit(limit)
+    return [from_row(row) for row in await tx.execute(query)]
+
+
+async def find_same(tx: Tx, flavorid: str, name: str) -> Flavor | None:
+    """A flavor that has this flavorid or this name."""
+    query = sa.select(instance_types).where(
+        sa.or_(instance_types.c.flavorid == flavorid, instance_types.c.name == name)
+    )
+    row = (await tx.execute(query)).first()
+    return from_row(row) if row else None
+
+
+async def insert(tx: Tx, values: dict[str, Any]) -> None:
+    await tx.execute(sa.insert(instance_types).values(values))
+
+
+async def update(tx: Tx, flavor: Flavor, **values: Any) -> bool:
+    """Change a flavor that nobody has changed since it was read; False when somebody has."""
+    statement = sa.update(instance_types).where(
+        instance_types.c.id == flavor.id, instance_types.c.generation == flavor.generation
+    )
+    return bool((await tx.execute(statement.values(generation=flavor.generation + 1, **values))).rowcount)
+
+
+async def delete(tx: Tx, flavor_id: int) -> None:
+    """Remove the row, and who had access to it. Servers keep their own copy of the flavor."""
+    await tx.execute(sa.delete(instance_type_projects).where(instance_type_projects.c.instance_type_id == flavor_id))
+    await tx.execute(sa.delete(instance_types).where(instance_types.c.id == flavor_id))
+
+
+async def projects(tx: Tx, flavor_id: int) -> list[str]:
+    """The projects that have access to a private flavor."""
+    query = sa.select(instance_type_projects.c.project_id).where(instance_type_projects.c.instance_type_id == flavor_id)
+    return [row[0] for row in await tx.execute(query.order_by(instance_type_projects.c.project_id))]
+
+
+async def add_project(tx: Tx, flavor_id: int, project_id: str) -> bool:
+    """Give access; False when the project has it already."""
+    exists = sa.select(sa.literal(1)).where(
+        instance_type_projects.c.instance_type_id == flavor_id, instance_type_projects.c.project_id == project_id
+    )
+    if (await tx.execute(exists)).first():
+        return False
+    await tx.execute(sa.insert(instance_type_projects).values(instance_type_id=flavor_id, project_id=project_id))
+    return True
+
+
+async def remove_project(tx: Tx, flavor_id: int, project_id: str) -> bool:
+    """Take access away; False when the project had none."""
+    statement = sa.delete(instance_type_projects).where(
+        instance_type_projects.c.instance_type_id == flavor_id, instance_type_projects.c.project_id == project_id
+    )
+    return bool((await tx.execute(statement)).rowcount)
