@@ -1,7 +1,99 @@
-"""Operations on servers."""
+"""The operations on servers."""
 
 from __future__ import annotations
 
-from kilonova.api.routing import Action, Route
+from collections.abc import Mapping
 
-ROUTES: tuple[Route | Action, ...] = ()
+from kilonova.api.fields import OPEN_QUERY, Schema
+from kilonova.api.routing import Action, Handler, Route, action, route
+from kilonova.api.servers import create, instance_actions, ips, metadata, schemas, show, tags, update
+from kilonova.api.servers.actions import power, rebuild, refused, state
+from kilonova.api.servers.actions import schemas as bodies
+
+_SERVERS = "/servers"
+_SERVER = "/servers/{id}"
+_METADATA = "/servers/{server_id}/metadata"
+_TAGS = "/servers/{server_id}/tags"
+_IPS = "/servers/{server_id}/ips"
+_ACTIONS = "/servers/{server_id}/os-instance-actions"
+
+
+def _action(key: str, handler: Handler, body: Schema, status: int = 202) -> Action:
+    return action(f"{_SERVER}/action", key, handler, f"servers:{key}", body=body, status=status)
+
+
+def _plain(keys: Mapping[str, Handler]) -> tuple[Action, ...]:
+    return tuple(_action(key, handler, bodies.empty(key)) for key, handler in keys.items())
+
+
+ROUTES: tuple[Route | Action, ...] = (
+    route(
+        "GET",
+        _SERVERS,
+        show.index,
+        "servers:index",
+        query=schemas.SERVER_LIST,
+        policy="os_compute_api:servers:index",
+    ),
+    route("POST", _SERVERS, create.create, "servers:create", body=schemas.SERVER_CREATE, status=202),
+    route(
+        "GET",
+        "/servers/detail",
+        show.detail,
+        "servers:detail",
+        query=schemas.SERVER_LIST,
+        policy="os_compute_api:servers:detail",
+    ),
+    route("GET", _SERVER, show.show, "servers:show"),
+    route("PUT", _SERVER, update.update, "servers:update", body=schemas.SERVER_UPDATE),
+    route("DELETE", _SERVER, update.delete, "servers:delete", status=204),
+    _action("reboot", power.reboot, bodies.REBOOT),
+    _action("rebuild", rebuild.rebuild, schemas.SERVER_REBUILD),
+    _action("lock", state.lock, bodies.LOCK),
+    _action("os-getConsoleOutput", state.console_output, bodies.CONSOLE_OUTPUT, status=200),
+    _action("os-resetState", state.reset_state, bodies.RESET_STATE),
+    *_plain(
+        {
+            "os-start": power.start,
+            "os-stop": power.stop,
+            "pause": power.pause,
+            "unpause": power.unpause,
+            "suspend": power.suspend,
+            "resume": power.resume,
+            "forceDelete": power.force_delete,
+            "unlock": state.unlock,
+        }
+    ),
+    *(
+        action(
+            f"{_SERVER}/action",
+            refusal.key,
+            refused.refuse(refusal),
+            f"servers:{refusal.key}",
+            body=bodies.schema_of(refusal.key),
+            since=refusal.since,
+            until=refusal.until,
+        )
+        for refusal in refused.ACTIONS
+    ),
+    action(f"{_SERVER}/action", "resetNetwork", refused.gone, "servers:resetNetwork"),
+    action(f"{_SERVER}/action", "os-getRDPConsole", refused.no_rdp, "servers:os-getRDPConsole", until="2.5"),
+    route("GET", _METADATA, metadata.index, "server-metadata:index"),
+    route("POST", _METADATA, metadata.create, "server-metadata:create", body=schemas.SERVER_METADATA),
+    route("PUT", _METADATA, metadata.update_all, "server-metadata:update_all", body=schemas.SERVER_METADATA),
+    route("GET", _METADATA + "/{key}", metadata.show, "server-metadata:show"),
+    route("PUT", _METADATA + "/{key}", metadata.update, "server-metadata:update", body=schemas.SERVER_META),
+    route("DELETE", _METADATA + "/{key}", metadata.delete, "server-metadata:delete", status=204),
+    route("GET", _TAGS, tags.index, "server-tags:index", since="2.26", query=OPEN_QUERY),
+    route("PUT", _TAGS, tags.update_all, "server-tags:update_all", since="2.26", body=schemas.SERVER_TAGS),
+    route("DELETE", _TAGS, tags.delete_all, "server-tags:delete_all", since="2.26", status=204),
+    route("GET", _TAGS + "/{tag}", tags.show, "server-tags:show", since="2.26", status=204, query=OPEN_QUERY),
+    route(
+        "PUT", _TAGS + "/{tag}", tags.update, "server-tags:update", since="2.26", body=schemas.SERVER_TAG, status=201
+    ),
+    route("DELETE", _TAGS + "/{tag}", tags.delete, "server-tags:delete", since="2.26", status=204),
+    route("GET", _IPS, ips.index, "server-ips:index"),
+    route("GET", _IPS + "/{network}", ips.show, "server-ips:show"),
+    route("GET", _ACTIONS, instance_actions.index, "instance-actions:index", query=schemas.INSTANCE_ACTIONS),
+    route("GET", _ACTIONS + "/{id}", instance_actions.show, "instance-actions:show"),
+)

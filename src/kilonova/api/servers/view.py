@@ -164,14 +164,14 @@ def _addresses(row: ViewRow, view: View) -> Any:
 
 
 def _short_addresses(row: ViewRow, view: View) -> Any:
-    return {} if row.vm_state == "building" else plain_addresses(row.addresses)
+    return {} if row.vm_state == "building" else plain_addresses(msgspec.json.decode(row.addresses))
 
 
-def plain_addresses(text: str) -> dict[str, list[dict[str, Any]]]:
+def plain_addresses(addresses: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """Addresses by network with nothing but `version` and `addr`."""
     return {
-        network: [{"version": address["version"], "addr": address["addr"]} for address in addresses]
-        for network, addresses in msgspec.json.decode(text).items()
+        network: [{"version": address["version"], "addr": address["addr"]} for address in those]
+        for network, those in addresses.items()
     }
 
 
@@ -315,6 +315,7 @@ FIELDS: tuple[_Field, ...] = (
         since=versions.SERVER_HOSTNAME,
         right=lambda rights: not rights.extended,
     ),
+    _Field(name="adminPass", get=lambda row, view: view.admin_password or UNSET, kinds=frozenset({Kind.REBUILD})),
     _Field(name="status", get=lambda row, view: status_of(row.vm_state, row.task_state, deleted=row.deleted != 0)),
     _Field(name="progress", get=_progress),
     _Field(name="fault", get=_fault),
@@ -404,6 +405,7 @@ class View:
     rights: Rights
     around: Surroundings
     tags: dict[str, list[str]]
+    admin_password: str | None
 
     def __init__(
         self,
@@ -412,10 +414,12 @@ class View:
         rights: Rights,
         around: Surroundings,
         tags: dict[str, list[str]] | None = None,
+        admin_password: str | None = None,
     ) -> None:
         self.rights = rights
         self.around = around
         self.tags = tags or {}
+        self.admin_password = admin_password
         self.self_servers = around.links.self_base + "/servers/"
         self.bookmark_servers = around.links.bookmark_base + "/servers/"
         self._compiled = _compile(version, kind, rights)

@@ -55,6 +55,8 @@ class BootRequest:
     trusted_certs: list[str] | None = None
     host: str | None = None
     hypervisor_hostname: str | None = None
+    zero_disk_allowed: bool = True
+    """Whether policy lets the caller use a flavor without a disk of its own with an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,8 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
     async def work(tx: Tx) -> list[tuple[str, int]]:
         flavor = await _flavor(tx, ctx, request.flavor_ref)
         if image is not None:
+            if flavor.root_gb == 0 and not request.zero_disk_allowed:
+                raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
             check_image_fits(image, flavor.memory_mb, flavor.root_gb)
         key = await _key(tx, ctx, request.key_name) if request.key_name else None
         await _check_zone_and_host(rt, tx, request)

@@ -11,7 +11,7 @@ from kilonova.runtime import Runtime
 
 
 async def lock(rt: Runtime, ctx: RequestContext, server: Server, reason: str | None = None) -> None:
-    by = "owner" if server.project_id == ctx.project_id and not ctx.is_admin else "admin"
+    by = "owner" if server.project_id == ctx.project_id else "admin"
     await _change(rt, ctx, server, "lock", locked=True, locked_by=by, locked_reason=reason)
 
 

@@ -1,0 +1,75 @@
+"""`GET /servers`, `/servers/detail` and `/servers/{id}`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from kilonova.api import versions
+from kilonova.api.requests import Request
+from kilonova.api.responses import Response
+from kilonova.api.servers.filters import list_query
+from kilonova.api.servers.lookup import reader, rights, surroundings
+from kilonova.api.servers.view import Kind, View
+from kilonova.db import server_list, tags
+from kilonova.db.engine import Tx
+from kilonova.db.server_list import MarkerNotFound, ViewRow
+from kilonova.errors import Invalid
+
+_ON_THE_LOOP = 100
+"""Servers that may be put into JSON on the event loop; a longer list takes milliseconds and goes to a thread."""
+
+
+async def index(request: Request) -> Any:
+    query = list_query(request, detail=False)
+    if query is None:
+        return {"servers": []}
+    try:
+        rows = await request.runtime.db.read(lambda tx: server_list.names(tx, query))
+    except MarkerNotFound:
+        raise _no_marker(request) from None
+    link = request.linker("servers")
+    servers = [{"id": uuid, "name": name, "links": link(uuid)} for uuid, name in rows]
+    return {"servers": servers, **_next(request, "servers", [uuid for uuid, _ in rows])}
+
+
+async def detail(request: Request) -> Any:
+    query = list_query(request, detail=True)
+    if query is None:
+        return {"servers": []}
+
+    async def read(tx: Tx) -> tuple[list[ViewRow], dict[str, list[str]]]:
+        rows = await server_list.view_rows(tx, query)
+        if request.version < versions.SERVER_TAGS:
+            return rows, {}
+        return rows, await tags.get_many(tx, [row.uuid for row in rows])
+
+    try:
+        rows, tags_of = await request.runtime.db.read(read)
+    except MarkerNotFound:
+        raise _no_marker(request) from None
+    view = View(request.version, Kind.DETAIL, rights(request), surroundings(request), tags_of)
+    links = _next(request, "servers/detail", [row.uuid for row in rows])
+
+    def encode() -> bytes:
+        return msgspec.json.encode({"servers": view.many(rows), **links})
+
+    return Response(encode() if len(rows) <= _ON_THE_LOOP else await asyncio.to_thread(encode))
+
+
+async def show(request: Request) -> Any:
+    row, tags_of = await request.runtime.db.read(reader(request, request.params["id"]))
+    request.authorize("os_compute_api:servers:show", {"project_id": row.project_id})
+    view = View(request.version, Kind.SHOW, rights(request, row.project_id), surroundings(request), tags_of)
+    return {"server": view.one(row)}
+
+
+def _no_marker(request: Request) -> Invalid:
+    return Invalid(f"marker [{request.query.last('marker')}] not found")
+
+
+def _next(request: Request, collection: str, uuids: list[str]) -> dict[str, Any]:
+    links = request.next_links(collection, len(uuids), uuids[-1] if uuids else None)
+    return {"servers_links": links} if links else {}
