@@ -29,7 +29,7 @@ class Policy:
         conf([], project="kilonova", default_config_files=[], default_config_dirs=[])
         self._file = policy_file
         self._enforcer = oslo_policy.Enforcer(
-            conf, policy_file=str(policy_file) if policy_file else None, use_conf=policy_file is not None
+            conf, policy_file=str(policy_file) if policy_file else None, use_conf=True
         )
         self._enforcer.suppress_default_change_warnings = True
         self._enforcer.suppress_deprecation_warnings = True
