@@ -133,7 +133,7 @@ class Reporter:
         early = self._world.random.random
         self._periodic = [
             self._ticker.every(self._report_interval, self.heartbeat, first=self._report_interval * early()),
-            self._ticker.every(_INVENTORY, self.inventory, first=self._report_interval),
+            self._ticker.every(_INVENTORY, self.inventory, first=self._report_interval * (1 + early())),
             self._ticker.every(self._power_interval, self.power, first=self._power_interval * (1 + early()) / 2),
         ]
         self._events = asyncio.get_running_loop().create_task(self._follow(), name=f"events-{self.host}")

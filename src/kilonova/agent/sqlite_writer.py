@@ -52,13 +52,13 @@ class SqliteWriter:
             self._queue.put(None)
             await asyncio.to_thread(thread.join)
 
-    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` in the next transaction and return its value once that is committed."""
+    def run(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Run `job` in the next transaction; its value once that is committed. A caller that gives up stops nothing."""
         if self._thread is None or self._loop is None:
             raise RuntimeError(f"{self._path} is not open")
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((job, future))
-        return await future
+        return future
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=10)

@@ -121,9 +121,11 @@ class SimDriver:
                 if self.options.download_images:
                     await _download(image, source, token, progress)
                 await progress("image", 100)
-            self._images[image.id] = cached = CachedImage(image.size, self._world.now().timestamp())
-            if self._state is not None:
-                await self._state.save_image(self.host, image.id, cached)
+            now = self._world.now().timestamp()
+            if known is None or now - known.used > 60.0:
+                self._images[image.id] = cached = CachedImage(image.size, now)
+                if self._state is not None:
+                    await self._state.save_image(self.host, image.id, cached)
             if known is None:
                 await self._after("image", image.id, wish, call=1)
 
@@ -333,13 +335,13 @@ class SimDriver:
             fault.strike(call, "after")
 
     async def _did(self, verb: str, guest: SimGuest) -> None:
-        """Count an effect and keep it. Shielded: a hypervisor's half-done call does not stop with its caller."""
+        """Count an effect and keep it."""
         guest.effects = guest.effects | {verb: guest.effects.get(verb, 0) + 1}
         await self._store(guest)
 
     async def _store(self, guest: SimGuest) -> None:
         if self._state is not None:
-            await asyncio.shield(self._state.save(self.host, guest))
+            await self._state.save(self.host, guest)
 
     def _tell(self, guest: SimGuest) -> None:
         for queue in self._watchers:
