@@ -138,9 +138,6 @@ done
 echo "$(hostname) boots=$BOOTS src=$SOURCE uuid=$(value meta uuid)" > /www/index.html
 httpd -p 80 -h /www
 if [ -n "$PASSWORD" ]; then dropbear -R -p 22; else dropbear -R -s -p 22; fi 2>/dev/null
-for tty in ttyS0 tty1; do
-  ( while :; do getty -L 115200 $tty vt100; sleep 1; done ) &
-done
 label() { # what a disk holds: an ext4 label, `swap`, or nothing (this busybox has no blkid)
   [ "$(dd if=$1 bs=1 skip=4086 count=10 2>/dev/null)" = SWAPSPACE2 ] && { echo swap; return; }
   dd if=$1 bs=1 skip=1144 count=16 2>/dev/null | tr -cd 'A-Za-z0-9_-'
@@ -150,6 +147,9 @@ for disk in /sys/block/vd* /sys/block/sd*; do
 done
 IP=$(address eth0)
 say "guest ready $(hostname) ${IP:--} src=$SOURCE boots=$BOOTS uptime=$(cut -d' ' -f1 /proc/uptime)"
+for tty in ttyS0 tty1; do
+  ( while :; do getty -L 115200 $tty vt100; sleep 1; done ) &
+done
 
 if [ "$(head -c 2 $MD/user_data 2>/dev/null)" = '#!' ]; then
   chmod +x $MD/user_data

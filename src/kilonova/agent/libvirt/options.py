@@ -1,0 +1,57 @@
+"""How one host runs its guests. Names and defaults follow nova.conf."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+VirtType = Literal["auto", "kvm", "qemu"]
+CpuMode = Literal["host-model", "host-passthrough", "custom", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibvirtOptions:
+    """Durations in seconds, sizes in the unit their name says."""
+
+    state_path: Path
+    """`instances_path`: one directory per server, and `_base` with the cached images."""
+    deployment_id: str
+    """Only guests that carry it are ever touched."""
+    uri: str = "qemu:///system"
+    """`[libvirt] connection_uri`"""
+    host_name: str = field(default_factory=socket.gethostname)
+    """`host`: the name this host has in the cloud; stable, whatever the machine is called."""
+    host_ip: str = "127.0.0.1"
+    """`my_ip`"""
+    virt_type: VirtType = "auto"
+    """auto: kvm where the CPU has the extensions and /dev/kvm opens, else qemu."""
+    cpu_mode: CpuMode | None = None
+    """None: host-model with kvm; with qemu a model that every current guest system runs on."""
+    cpu_models: tuple[str, ...] = ()
+    """With cpu_mode=custom: models, the last one that the host can run is taken."""
+    machine_type: str | None = None
+    """`hw_machine_type`; None: pc."""
+    vnc_enabled: bool = True
+    vnc_listen: str = "127.0.0.1"
+    """`[vnc] server_listen`"""
+    tb_cache_mib: int = 32
+    """`[libvirt] tb_cache_size`: each emulated guest's translation cache (QEMU's own default is far larger)."""
+    mem_stats_period: int = 10
+    """`[libvirt] mem_stats_period_seconds`"""
+    num_pcie_ports: int = 8
+    """Slots for hot-plug on machine type q35."""
+    force_raw_images: bool = True
+    """Keep images raw in the cache: quicker, and QEMU never parses a tenant's qcow2 while a guest runs."""
+    reserved_host_disk_mb: int = 0
+    dhcp_domain: str = "novalocal"
+    """`[api] dhcp_domain`: the domain in host names that guests are told."""
+    console_log_bytes: int = 100 * 1024
+    """How much of a console's end is given out."""
+    call_timeout: float = 30.0
+    """How long libvirt may take to answer an ordinary call."""
+    long_call_timeout: float = 600.0
+    """The same for calls that move a guest's memory or disks."""
+    threads: int = 8
+    """Calls to libvirt at once."""
