@@ -51,9 +51,8 @@ class Cloud:
         self._keystone = Child(identity_spec(settings, secrets), run_dir=run, log_dir=log)
         self._glance = Child(image_spec(settings, secrets), run_dir=run, log_dir=log)
         self._parts: list[Part] = [self._keystone, self._glance]
-        self._hypervisor = _libvirtd_keeper(settings) if settings.hypervisor == "libvirt" else None
-        if self._hypervisor is not None:
-            self._parts.append(self._hypervisor)
+        if settings.hypervisor == "libvirt":
+            self._parts.append(_libvirtd_keeper(settings))
         self._secrets = secrets
         self._roles: Roles | None = None
         self._roles_since = 0.0
@@ -91,22 +90,15 @@ class Cloud:
     async def _start_together(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for child in (self._keystone, self._glance):
-                    group.create_task(self._start_part(child))
-                group.create_task(self._start_roles())
+                # Imported while the children start.
+                making = group.create_task(asyncio.to_thread(_make_roles, self._settings))
+                for part in self._parts:
+                    group.create_task(self._timed(part.status().name, part.start()))
         except BaseExceptionGroup as failures:
             # The first reason is the one to act on; the others are mostly its consequences.
             raise _first(failures) from None
-
-    async def _start_part(self, part: Part) -> None:
-        await self._timed(part.status().name, part.start())
-
-    async def _start_roles(self) -> None:
-        making = asyncio.create_task(asyncio.to_thread(_make_roles, self._settings))
-        # The agent needs the hypervisor's socket; every other role waits for Keystone and Glance by itself.
-        if self._hypervisor is not None:
-            await self._start_part(self._hypervisor)
-        self._roles = await making
+        # Last, since operations that were under way go on at once, and they call the services.
+        self._roles = making.result()
         await self._timed("compute", self._roles.start())
         self._roles_since = time.monotonic()
 

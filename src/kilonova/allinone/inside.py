@@ -11,6 +11,7 @@ import ctypes
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -29,9 +30,19 @@ def die_with(parent: int) -> None:
         sys.exit("the process that started this one is gone")
 
 
+def copy_template(spec: dict[str, Any], database: Path) -> None:
+    """Spare a new cloud the migrations: `make setup` has run them once for this very release."""
+    template = Path(spec["template"])
+    if not database.exists() and template.is_file():
+        temporary = database.with_suffix(".new")
+        shutil.copyfile(template, temporary)
+        temporary.rename(database)
+        stamp = template.with_suffix(".release")
+        shutil.copyfile(stamp, database.parent / "schema-release")
+
+
 def prepare_database(path: Path) -> None:
     """Readers and the writer of one SQLite file do not block each other in WAL mode, which the file remembers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path)
     try:
         answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -79,7 +90,8 @@ def identity(spec: dict[str, Any]) -> Any:
 
     if spec["migrate"]:
         upgrades.offline_sync_database_to_version()
-    _IdentityContent(spec["content"]).ensure()
+    if spec["serve"]:
+        _IdentityContent(spec["content"]).ensure()
     return api.application
 
 
@@ -232,11 +244,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     build, package = {"identity": (identity, "keystone"), "image": (image, "glance")}[kind]
     directory = Path(spec["directory"])
+    directory.mkdir(parents=True, exist_ok=True)
+    copy_template(spec, directory / f"{package}.sqlite")
     prepare_database(directory / f"{package}.sqlite")
     spec["migrate"] = not schema_is_current(directory, package)
     application = build(spec)
     (directory / "schema-release").write_text(importlib.metadata.version(package))
-    serve(application, spec)
+    if spec["serve"]:
+        serve(application, spec)
 
 
 if __name__ == "__main__":

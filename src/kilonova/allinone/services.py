@@ -99,6 +99,11 @@ def services_dir() -> Path:
     return Path(override) if override else Path(sys.prefix).parent / ".services"
 
 
+def template_path(package: str) -> Path:
+    """An empty database with that package's newest schema; `make setup` makes it (warm.py)."""
+    return services_dir() / package / "template.sqlite"
+
+
 def _python(package: str) -> Path:
     python = services_dir() / package / "bin/python"
     if not python.exists():
@@ -118,6 +123,8 @@ def identity_spec(settings: CloudSettings, secrets: Secrets) -> ServiceSpec:
         stdin={
             "directory": str(directory),
             "config": str(config),
+            "template": str(template_path("keystone")),
+            "serve": True,
             "bind": settings.bind,
             "port": port,
             # With more threads SQLite's writers meet, and the interpreter's lock keeps them from being faster.
@@ -154,6 +161,8 @@ def image_spec(settings: CloudSettings, secrets: Secrets) -> ServiceSpec:
         stdin={
             "directory": str(directory),
             "config": str(config),
+            "template": str(template_path("glance")),
+            "serve": True,
             "bind": settings.bind,
             "port": port,
             # A slow reader of an image holds a thread until its download ends.

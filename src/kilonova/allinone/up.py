@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kilonova import config
 from kilonova.allinone import libvirtd, processes, state
 from kilonova.allinone.cloud import Cloud
 from kilonova.allinone.errors import CloudError, from_os_error
@@ -89,6 +90,8 @@ def make_settings(options: UpOptions, opened: state.StateDir, hypervisor: Hyperv
 def run_up(options: UpOptions, *, say: Say, on_ready: Callable[[CloudSettings], None]) -> None:
     """Bring the cloud up and keep it up until a signal ends it. Raises CloudError."""
     try:
+        # A mistake in an operator's file ends here, before anything is created.
+        config.load(options.config_files)
         opened = state.open_state_dir(options.state_dir)
         with state.held(opened.path):
             hypervisor = choose_hypervisor(options.hypervisor, say)
@@ -131,6 +134,7 @@ def up_detached(options: UpOptions, *, say: Say) -> CloudSettings:
     When the cloud already runs with the same options, only waits until it is ready.
     """
     try:
+        config.load(options.config_files)
         opened = state.open_state_dir(options.state_dir)
         log = opened.path / "log/up.log"
         report = read_report(opened.path)

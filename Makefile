@@ -1,0 +1,49 @@
+# Everything a person or CI does here. `make` alone lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help setup setup-tests demo test test-fast check format bench compat lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is needed (packages when root; .venv; Keystone and Glance); again: a no-op
+	@scripts/setup.sh
+
+setup-tests:
+	@scripts/setup.sh --tests
+
+demo: setup ## Bring a cloud up and boot a real server on it (ARGS=--teardown: stop everything at the end)
+	@$(BIN)/kilonova demo $(ARGS)
+
+test: setup-tests ## All tests but those that need several machines' worth of time (tests/cluster)
+	@$(BIN)/python -m pytest --ignore=tests/cluster $(ARGS)
+
+test-fast: setup ## Tests that need nothing but Python: units, API, workflows
+	@$(BIN)/python -m pytest tests/unit tests/api tests/workflows $(ARGS)
+
+check: setup ## Linters, types and the contracts between the packages
+	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff format --check src tests
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## Rewrite the code as `make check` wants it
+	@$(BIN)/ruff check --fix src tests
+	@$(BIN)/ruff format src tests
+
+bench: setup ## Measure against a bare floor, in one run (docs/performance.md)
+	@$(BIN)/python -m bench $(ARGS)
+
+compat: setup ## Compare every operation with the reference implementation (docs/compatibility.md)
+	@$(BIN)/python -m tests.compat $(ARGS)
+
+lock: ## Write constraints/*.txt anew from the newest releases
+	@scripts/lock.sh
+
+clean: ## Remove what was built and installed here (not .state, which is a cloud)
+	rm -rf .venv .services .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .setup.lock src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
