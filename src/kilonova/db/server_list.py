@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -110,6 +111,7 @@ VIEW_COLUMNS: tuple[sa.ColumnElement[Any], ...] = tuple(
     for name in ViewRow._fields
 )
 _VIEW_FROM = instances.outerjoin(services, sa.and_(services.c.host == _c.host, services.c.binary == "nova-compute"))
+_VIEW = sa.select(*VIEW_COLUMNS).select_from(_VIEW_FROM)
 _make = ViewRow._make
 
 # By the names that the API has for filters and sort keys.
@@ -162,30 +164,33 @@ class MarkerNotFound(Exception):
 
 async def view_row(tx: Tx, uuid: str, *, project_id: str | None = None, deleted: bool = False) -> ViewRow | None:
     """One server as views read it; with `project_id` only that project's."""
-    query = sa.select(*VIEW_COLUMNS).select_from(_VIEW_FROM).where(_c.uuid == uuid)
-    if project_id is not None:
-        query = query.where(_c.project_id == project_id)
-    if not deleted:
-        query = query.where(_c.deleted == 0)
-    row = (await tx.execute(query)).first()
+    values = {"uuid": uuid} if project_id is None else {"uuid": uuid, "project_id": project_id}
+    row = (await tx.execute(_one(project_id is not None, deleted), values)).first()
     return None if row is None else _make(row)
+
+
+@functools.cache
+def _one(of_project: bool, deleted: bool) -> sa.Select[Any]:
+    # Kept, since building a statement of that many columns takes longer than running it.
+    query = _VIEW.where(_c.uuid == sa.bindparam("uuid"))
+    if of_project:
+        query = query.where(_c.project_id == sa.bindparam("project_id"))
+    return query if deleted else query.where(_c.deleted == 0)
 
 
 async def view_rows(tx: Tx, query: ListQuery) -> list[ViewRow]:
     """A page of servers. Raises MarkerNotFound."""
-    rows = await _page(tx, query, VIEW_COLUMNS, _VIEW_FROM)
+    rows = await _page(tx, query, _VIEW)
     return [_make(row) for row in rows]
 
 
 async def names(tx: Tx, query: ListQuery) -> list[tuple[str, str]]:
     """A page of (id, name). Raises MarkerNotFound."""
-    rows = await _page(tx, query, (_c.uuid, _c.display_name), instances)
+    rows = await _page(tx, query, sa.select(_c.uuid, _c.display_name))
     return [(row[0], row[1]) for row in rows]
 
 
-async def _page(
-    tx: Tx, query: ListQuery, columns: Sequence[sa.ColumnElement[Any]], source: sa.FromClause
-) -> Sequence[Sequence[Any]]:
+async def _page(tx: Tx, query: ListQuery, columns: sa.Select[Any]) -> Sequence[Sequence[Any]]:
     if query.limit == 0:
         return []
     order = _order(query.sort)
@@ -194,12 +199,13 @@ async def _page(
         conditions.append(await _after(tx, query.marker, order))
     sorting = [column.desc() if direction == "desc" else column.asc() for column, direction in order]
     if query.ip is None and query.ip6 is None:
-        page = sa.select(*columns).select_from(source).where(*conditions).order_by(*sorting).limit(query.limit)
-        return (await tx.execute(page)).all()
+        page: Sequence[sa.Row[Any]]
+        page = (await tx.execute(columns.where(*conditions).order_by(*sorting).limit(query.limit))).all()
+        return page
     # Addresses are looked through here, before the page is cut.
     found = (await tx.execute(sa.select(_c.uuid, _text(_c.addresses)).where(*conditions).order_by(*sorting))).all()
     uuids = await asyncio.to_thread(_with_address, found, query)
-    rows = (await tx.execute(sa.select(*columns, _c.uuid).select_from(source).where(_c.uuid.in_(uuids)))).all()
+    rows = (await tx.execute(columns.add_columns(_c.uuid.label("place")).where(_c.uuid.in_(uuids)))).all()
     place = {uuid: number for number, uuid in enumerate(uuids)}
     return [tuple(row)[:-1] for row in sorted(rows, key=lambda row: place[row[-1]])]
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
+from kilonova.db import patterns
+
 T = TypeVar("T")
 
 BUDGET = 0.005
@@ -152,6 +154,9 @@ class Connection:
         return await Cursor(self).execute(sql, parameters)
 
     async def create_function(self, name: str, arguments: int, function: Any, **kw: Any) -> None:
+        if name == "regexp":
+            # The dialect's own is Python's engine, which one expression of a caller could keep busy for hours.
+            function = patterns.search
         self._raw.create_function(name, arguments, function, **kw)
 
     async def commit(self) -> None:

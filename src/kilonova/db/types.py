@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 
 # SQLite counts rows up by itself only in a column declared INTEGER.
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -19,7 +19,7 @@ Name = sa.String(255)
 Json = sa.JSON(none_as_null=True)
 
 
-class database_seconds(ColumnElement[float]):
+class database_seconds(FunctionElement[float]):
     """The database server's clock, seconds since 1970 with a fraction.
 
     Leases are compared on this one clock, so that hosts' clocks need not agree.

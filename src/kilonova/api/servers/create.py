@@ -116,7 +116,7 @@ def _parse_zone(asked: str | None) -> tuple[str | None, str | None, str | None]:
     """`ZONE`, `ZONE:HOST`, `ZONE:HOST:NODE` or `ZONE::NODE`."""
     parts = (asked or "").strip().split(":")
     if len(parts) > 3:
-        raise Invalid("Unable to parse availability_zone")
+        raise Invalid("Invalid input received: Unable to parse availability_zone")
     zone, host, node = (*parts, "", "")[:3]
     return zone or None, host or None, node or None
 
