@@ -29,4 +29,5 @@ def main() -> None:
             status = os.waitstatus_to_exitcode(ended) & 0xFF
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -161,10 +161,10 @@ class Child:
         while True:
             began = time.monotonic()
             ended = await self._until_dead(process)
-            await self._end(process)
             if time.monotonic() - began > STEADY:
                 pause = FIRST_PAUSE
             self._enter("waiting", f"{ended}; starting again in {pause:.1f} s")
+            await self._end(process)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
             self.restarts += 1
@@ -277,4 +277,8 @@ class Keeper:
 def _environment() -> dict[str, str]:
     """What a child gets of our environment: nothing that would configure it behind our back."""
     keep = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
-    return {name: os.environ[name] for name in keep if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+    return {name: os.environ[name] for name in keep if name in os.environ} | {
+        "PYTHONUNBUFFERED": "1",
+        # Keystone imports eventlet without using it; its DNS resolver would be loaded at every start.
+        "EVENTLET_NO_GREENDNS": "yes",
+    }

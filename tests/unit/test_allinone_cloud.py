@@ -1,0 +1,247 @@
+"""What a cloud is told and tells: ports, files for clients, the services' content, the commands' errors."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from kilonova.allinone import libvirtd, processes, services, state, status, up
+from kilonova.allinone.clients import write_client_files
+from kilonova.allinone.errors import CloudError
+from kilonova.allinone.ports import check_free
+from kilonova.allinone.settings import CloudSettings, Ports, advertised_host
+from kilonova.allinone.supervisor import PartStatus
+from kilonova.errors import Unavailable
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> state.StateDir:
+    return state.open_state_dir(tmp_path / "cloud")
+
+
+@pytest.fixture
+def settings(opened: state.StateDir) -> CloudSettings:
+    return up.make_settings(up.UpOptions(state_dir=opened.path, port_offset=20000), opened, "sim")
+
+
+def kilonova(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kilonova.cli", *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_an_offset_moves_every_port() -> None:
+    moved = Ports.with_offset(100)
+    assert (moved.identity, moved.image, moved.network) == (5100, 9392, 9796)
+    assert (moved.compute, moved.metadata, moved.console) == (8874, 8875, 6180)
+
+
+@pytest.mark.parametrize(
+    ("bind", "told"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.1.2.3", "10.1.2.3")]
+)
+def test_clients_are_told_an_address_that_can_be_reached(bind: str, told: str) -> None:
+    assert advertised_host(bind) == told
+
+
+def test_urls_hold_an_ipv6_address_in_brackets(opened: state.StateDir) -> None:
+    settings = up.make_settings(up.UpOptions(state_dir=opened.path, bind="::1"), opened, "sim")
+    assert settings.identity_url == "http://[::1]:5000/v3"
+    assert settings.compute_url == "http://[::1]:8774"
+
+
+def test_a_taken_port_is_named_with_its_process(settings: CloudSettings) -> None:
+    check_free(settings)
+    with (
+        socket.create_server(("127.0.0.1", settings.ports.compute)),
+        pytest.raises(
+            CloudError, match=rf"port {settings.ports.compute} \(compute\) .* process {os.getpid()}"
+        ) as caught,
+    ):
+        check_free(settings)
+    assert "--port-offset" in (caught.value.remedy or "")
+
+
+def test_ports_beyond_the_last_are_refused(opened: state.StateDir) -> None:
+    settings = up.make_settings(up.UpOptions(state_dir=opened.path, port_offset=60000), opened, "sim")
+    with pytest.raises(CloudError, match="port 69292"):
+        check_free(settings)
+
+
+def test_an_address_of_another_machine_is_refused(opened: state.StateDir) -> None:
+    settings = up.make_settings(up.UpOptions(state_dir=opened.path, bind="192.0.2.1"), opened, "sim")
+    with pytest.raises(CloudError, match=r"192\.0\.2\.1") as caught:
+        check_free(settings)
+    assert "--bind" in (caught.value.remedy or "")
+
+
+def test_clients_files_are_private_and_name_an_admin_and_a_member(
+    settings: CloudSettings, opened: state.StateDir
+) -> None:
+    write_client_files(settings, opened.secrets)
+    path = opened.path / "clouds.yaml"
+    clouds = yaml.safe_load(path.read_text())["clouds"]
+    assert clouds["kilonova"]["auth"]["project_name"] == "admin"
+    assert clouds["kilonova"]["auth"]["password"] == opened.secrets.admin
+    assert clouds["kilonova-demo"]["auth"]["username"] == "demo"
+    assert clouds["kilonova-demo"]["auth"]["auth_url"] == settings.identity_url
+    for file in (path, opened.path / "openrc"):
+        assert file.stat().st_mode & 0o777 == 0o600
+    script = f"OS_CLOUD=other; . {opened.path / 'openrc'}; echo ${{OS_CLOUD-none}} $OS_AUTH_URL $OS_PASSWORD"
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=10, check=True)
+    assert told.stdout.split() == ["none", settings.identity_url, opened.secrets.admin]
+
+
+def test_the_catalog_offers_both_paths_of_compute(settings: CloudSettings, opened: state.StateDir) -> None:
+    content = services.identity_content(settings, opened.secrets)
+    urls = {service["type"]: service["url"] for service in content["services"]}
+    assert urls["compute"].endswith(":28774/v2.1")
+    assert urls["compute_legacy"].endswith(":28774/v2/%(tenant_id)s")
+    assert set(urls) == {"identity", "image", "compute", "compute_legacy"}
+    assert {"admin", "manager", "member", "reader", "service"} == set(content["roles"])
+    assert content["projects"] == ["admin", "demo", "service"]
+    roles = {user["name"]: {tuple(role) for role in user["roles"]} for user in content["users"]}
+    assert roles["demo"] == {("demo", "member"), ("demo", "reader")}
+    assert roles["nova"] == roles["glance"] == {("service", "service"), ("service", "admin")}
+
+
+def test_no_password_stands_on_a_command_line(
+    settings: CloudSettings, opened: state.StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("keystone", "glance"):
+        (tmp_path / package / "bin").mkdir(parents=True)
+        (tmp_path / package / "bin/python").touch()
+    monkeypatch.setenv("KILONOVA_SERVICES_DIR", str(tmp_path))
+    for spec in (services.identity_spec(settings, opened.secrets), services.image_spec(settings, opened.secrets)):
+        for secret in msgspec.structs.astuple(opened.secrets):
+            assert secret not in " ".join(spec.command)
+    for config in opened.path.rglob("*.conf"):
+        assert config.stat().st_mode & 0o777 == 0o600
+
+
+def test_services_that_are_not_installed_are_named_with_the_remedy(
+    settings: CloudSettings, opened: state.StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KILONOVA_SERVICES_DIR", str(tmp_path))
+    with pytest.raises(CloudError, match="keystone is not installed") as caught:
+        services.identity_spec(settings, opened.secrets)
+    assert "make setup" in (caught.value.remedy or "")
+
+
+def test_without_a_wish_the_hypervisor_is_simulated_where_libvirt_cannot_be_had_and_a_banner_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(libvirtd, "probe_hypervisor", lambda: Unavailable("QEMU is not installed"))
+    said: list[str] = []
+    assert up.choose_hypervisor(None, said.append) == "sim"
+    assert "QEMU is not installed" in "\n".join(said)
+    with pytest.raises(CloudError, match="QEMU is not installed"):
+        up.choose_hypervisor("libvirt", said.append)
+    said.clear()
+    assert up.choose_hypervisor("sim", said.append) == "sim"
+    assert not said
+
+
+def test_guests_need_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libvirtd.os, "geteuid", lambda: 1000)
+    reason = libvirtd.probe_hypervisor()
+    assert reason is not None
+    assert "root" in reason.message
+    assert "--hypervisor sim" in reason.message
+
+
+@pytest.mark.parametrize("missing", ["qemu-system-x86_64", "libvirtd"])
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    which: Callable[..., str | None] = lambda name, path: None if name == missing else f"/bin/{name}"  # noqa: E731
+    monkeypatch.setattr(libvirtd.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(libvirtd.shutil, "which", which)
+    reason = libvirtd.probe_hypervisor()
+    assert reason is not None
+    assert missing in reason.message
+    assert "apt-get install" in reason.message
+
+
+def test_sockets_of_a_deep_directory_have_a_short_name(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["directory"] * 12)
+    assert "/run/kilonova-" in libvirtd.libvirt_uri(deep)
+    assert libvirtd.libvirt_uri(deep) == libvirtd.libvirt_uri(deep)
+    assert libvirtd.libvirt_uri(Path("/srv/c")) == "qemu+unix:///system?socket=/srv/c/run/libvirt/libvirt-sock"
+
+
+def test_status_of_no_cloud_exits_with_3_and_says_so(tmp_path: Path) -> None:
+    told = kilonova("status", "--state-dir", str(tmp_path / "none"), cwd=tmp_path)
+    assert told.returncode == 3
+    assert "not running" in told.stdout
+    assert not (tmp_path / "none").exists()
+
+
+def report_of(owner: processes.ProcessId, *, ready: bool, beat: float) -> status.Report:
+    return status.Report(
+        owner=owner,
+        beat=beat,
+        ready=ready,
+        reason="" if ready else "keystone is starting",
+        hypervisor="sim",
+        options={},
+        parts=[PartStatus(name="keystone", state="ready" if ready else "starting", pid=7, restarts=3)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("ready", "age", "code", "words"),
+    [(True, 0, 0, "a server can be created"), (False, 0, 2, "keystone is starting"), (True, 60, 2, "silent")],
+)
+def test_status_succeeds_only_when_a_server_can_be_created(
+    opened: state.StateDir, tmp_path: Path, ready: bool, age: float, code: int, words: str
+) -> None:
+    owner = processes.identify(os.getpid())
+    assert owner is not None
+    status.write_report(opened.path, report_of(owner, ready=ready, beat=time.monotonic() - age))
+    told = kilonova("status", "--state-dir", str(opened.path), cwd=tmp_path)
+    assert told.returncode == code
+    assert words in told.stdout
+    assert "keystone" in told.stdout
+
+
+def test_the_report_of_a_dead_process_counts_for_nothing(opened: state.StateDir) -> None:
+    owner = processes.identify(os.getpid())
+    assert owner is not None
+    dead = msgspec.structs.replace(owner, started=owner.started - 1)
+    status.write_report(opened.path, report_of(dead, ready=True, beat=time.monotonic()))
+    assert status.read_report(opened.path) is None
+
+
+def test_an_unknown_option_in_a_configuration_file_stops_up_before_anything_is_made(tmp_path: Path) -> None:
+    config = tmp_path / "nova.conf"
+    config.write_text("[DEFAULT]\nreserved_host_memory_md = 5\n")
+    for detach in ([], ["--detach"]):
+        told = kilonova("up", "--state-dir", "cloud", "--config-file", str(config), *detach, cwd=tmp_path)
+        assert told.returncode == 1
+        assert "reserved_host_memory_md" in told.stderr
+        assert "Traceback" not in told.stderr
+    assert not (tmp_path / "cloud").exists()
+
+
+def test_a_damaged_directory_is_an_error_of_one_line_and_a_remedy(opened: state.StateDir, tmp_path: Path) -> None:
+    (opened.path / "layout.json").write_text("{")
+    told = kilonova("up", "--state-dir", str(opened.path), "--hypervisor", "sim", cwd=tmp_path)
+    assert told.returncode == 1
+    error, remedy = told.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert "damaged" in error
+    assert remedy.startswith("what to do: ")
+
+
+def test_down_of_no_cloud_is_an_error_and_of_a_stopped_one_is_not(opened: state.StateDir, tmp_path: Path) -> None:
+    assert kilonova("down", "--state-dir", "none", cwd=tmp_path).returncode == 1
+    told = kilonova("down", "--state-dir", str(opened.path), cwd=tmp_path)
+    assert told.returncode == 0
+    assert "nothing was running" in told.stdout
