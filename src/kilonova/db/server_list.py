@@ -121,11 +121,13 @@ COLUMNS: dict[str, sa.ColumnElement[Any]] = {
         for name in (
             "access_ip_v4", "access_ip_v6", "availability_zone", "config_drive", "created_at", "display_description",
             "display_name", "host", "hostname", "image_ref", "kernel_id", "key_name", "launch_index", "launched_at",
-            "locked", "locked_by", "node", "power_state", "progress", "project_id", "ramdisk_id", "reservation_id",
+            "locked_by", "node", "power_state", "progress", "project_id", "ramdisk_id", "reservation_id",
             "root_device_name", "task_state", "terminated_at", "updated_at", "user_id", "uuid", "vm_state", "id",
         )
     },
     "auto_disk_config": sa.case((_c.disk_config == "AUTO", 1), else_=0),
+    # A number, since not every database has an order of booleans.
+    "locked": sa.case((_c.locked, 1), else_=0),
     "instance_type_id": _c.flavorid,
     "flavor": _c.flavorid,
 }  # fmt: skip

@@ -92,7 +92,7 @@ def list_query(request: Request, *, detail: bool) -> ListQuery | None:
         deleted = True
         del exact["vm_state"]
     if "locked" in options:
-        exact["locked"] = _boolean(options["locked"])
+        exact["locked"] = int(_boolean(options["locked"]))
     _scope(request, options, exact, detail=detail)
     return ListQuery(
         exact=exact,
