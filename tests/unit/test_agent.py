@@ -258,7 +258,7 @@ async def test_builds_of_a_host_are_bounded_and_deletes_do_not_wait_for_them(tmp
         destroy = make_command("9/destroy/do/0.0", "destroy", DestroyArgs(uuid="server-9"))
         await bench.send(destroy)
         await bench.heard.result(destroy.key)
-        assert len(bench.driver._guests) == 2
+        assert len(bench.driver._host.guests) == 2
         gate.open.set()
         for number in range(1, 6):
             assert (await bench.heard.result(f"{number}/build/do/0.0")).error is None
@@ -342,6 +342,7 @@ async def test_a_guest_that_powers_off_by_itself_is_reported_and_a_commands_own_
     await bench.agent()
     await bench.send(BOOT)
     await bench.heard.result(BOOT.key)
+    await asyncio.sleep(0.3)
     await bench.driver.guest_changes(SERVER, PowerState.SHUTDOWN)
     await bench.heard.until(lambda: [r for r in bench.heard.of(PowerReport) if not r.complete])
     told = [report.states for report in bench.heard.of(PowerReport) if not report.complete]
@@ -392,3 +393,13 @@ async def test_an_agent_whose_results_are_lost_answers_when_asked_again(tmp_path
         await bench.send(BOOT)
         assert (await bench.heard.result(BOOT.key)).error is None
         assert bench.driver.effects(SERVER)["running"] == 1
+
+
+async def test_a_journal_that_cannot_be_written_sends_the_work_to_another_host(bench: Bench) -> None:
+    await bench.agent()
+    await bench.journal._writer.run(lambda db: db.execute("PRAGMA max_page_count = 1"))
+    await bench.send(make_command(args=BootArgs(spec=make_spec(user_data="x" * 200_000))))
+    result = await bench.heard.result(BOOT.key)
+    assert result.error_kind == "host"
+    assert "full" in (result.error or "")
+    assert bench.driver.left() == []

@@ -111,6 +111,7 @@ class Agent:
         self._draining = False
         await self.driver.start()
         self.host_rebooted = await self._journal.changed_boot(self.host, self._boot_id or read_boot_id())
+        self.reporter.rebooted = self.host_rebooted
         for entry in await self._journal.unfinished(self.host):
             self._enqueue(_Work(entry.command, None if entry.had_secrets else Secrets()))
         # Listen first: conductors take the report as the sign that now they may ask again.
@@ -163,7 +164,13 @@ class Agent:
 
     async def _take(self, command: Command) -> None:
         """Journal a command; what follows from what the journal knows of it."""
-        recorded = await self._journal.record(self.host, command, self._epoch_seconds())
+        try:
+            recorded = await self._journal.record(self.host, command, self._epoch_seconds())
+        except sqlite3.Error as error:
+            log.error("agent.journal_failed", host=self.host, key=command.key, error=str(error))
+            message = f"Host '{self.host}' cannot take work: its journal cannot be written ({error})."
+            await self._send(command.reply_to, self._failed(command, message, "host"))
+            return
         if recorded.state is State.DONE and recorded.result is not None:
             await self._send(command.reply_to, recorded.result)
         elif recorded.state is State.OLD:

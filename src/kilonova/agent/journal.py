@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS command (
 CREATE INDEX IF NOT EXISTS command_open ON command (host) WHERE ended IS NULL;
 CREATE INDEX IF NOT EXISTS command_ended ON command (ended) WHERE ended IS NOT NULL;
 CREATE TABLE IF NOT EXISTS newest (
-    host TEXT NOT NULL, server TEXT NOT NULL, operation INTEGER NOT NULL, steps TEXT NOT NULL, mark TEXT,
-    seen REAL NOT NULL, PRIMARY KEY (host, server)) WITHOUT ROWID;
+    host TEXT NOT NULL, server TEXT NOT NULL, operation INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    undo INTEGER NOT NULL, mark TEXT, seen REAL NOT NULL, PRIMARY KEY (host, server)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS host (host TEXT PRIMARY KEY, boot_id TEXT) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
@@ -81,13 +81,13 @@ class Key(msgspec.Struct, frozen=True):
         return cls(int(match[1]), match[2], match[3] == "undo", int(match[4]))
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """Order within an operation: an undo comes after its own attempt and before the next.
+    def rank(self) -> tuple[int, int, int]:
+        """Order among a server's commands: by operation, by attempt, the undoing of an attempt after its doing.
 
         Tries do not count: a conductor that takes an operation over counts them
         anew, and doing twice what is to be done harms nothing.
         """
-        return self.attempt, int(self.undo)
+        return self.operation, self.attempt, int(self.undo)
 
 
 _KEY = re.compile(r"(\d+)/([^/]+)/(do|undo)/(\d+)(?:\.\d+)?")
@@ -238,21 +238,16 @@ class Journal:
 
 def _advance(db: sqlite3.Connection, host: str, server: str, key: Key, now: float) -> bool:
     """Note the key as its server's newest. False when something newer was seen already."""
-    row = db.execute("SELECT operation, steps FROM newest WHERE host = ? AND server = ?", (host, server)).fetchone()
-    steps: dict[str, tuple[int, int]] = {}
-    if row is not None:
-        if key.operation < row[0]:
-            return False
-        if key.operation == row[0]:
-            steps = msgspec.json.decode(row[1], type=dict[str, tuple[int, int]])
-            # Across steps too: attempts and their undoing come in order in the whole of an operation.
-            if max(steps.values(), default=(0, 0)) > key.rank:
-                return False
-    steps[key.step] = key.rank
+    row = db.execute(
+        "SELECT operation, attempt, undo FROM newest WHERE host = ? AND server = ?", (host, server)
+    ).fetchone()
+    if row is not None and key.rank < row:
+        return False
     db.execute(
-        "INSERT INTO newest (host, server, operation, steps, seen) VALUES (?, ?, ?, ?, ?) ON CONFLICT (host, server)"
-        " DO UPDATE SET operation = excluded.operation, steps = excluded.steps, seen = excluded.seen",
-        (host, server, key.operation, msgspec.json.encode(steps).decode(), now),
+        "INSERT INTO newest (host, server, operation, attempt, undo, seen) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (host, server) DO UPDATE SET"
+        " operation = excluded.operation, attempt = excluded.attempt, undo = excluded.undo, seen = excluded.seen",
+        (host, server, *key.rank, now),
     )
     return True
 

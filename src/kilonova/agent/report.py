@@ -109,6 +109,7 @@ class Reporter:
         """Intervals in seconds. `busy`: a command works on this server now, so its power states are passing ones."""
         self.host = host
         self.incarnation = incarnation
+        self.rebooted = False
         self._driver = driver
         self._bus = bus
         self._world = world
@@ -167,7 +168,7 @@ class Reporter:
     async def host_report(self) -> HostReport:
         inventory = await self._driver.inventory()
         self._reported = (inventory, self._world.monotonic())
-        return HostReport(host=self.host, incarnation=self.incarnation, inventory=inventory)
+        return HostReport(host=self.host, incarnation=self.incarnation, inventory=inventory, rebooted=self.rebooted)
 
     async def power(self) -> None:
         await self._bus.send("conductor", await self.power_report())

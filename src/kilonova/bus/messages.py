@@ -61,6 +61,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     incarnation: str
     inventory: Inventory
     mapped: bool = True
+    rebooted: bool = False
+    """The machine was booted since the agent last ran on it: guests that should run may be off."""
 
 
 class PowerReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -21,8 +20,9 @@ from kilonova.agent.driver import (
     Secrets,
     ServerSpec,
 )
-from kilonova.agent.sim.script import Script, Wishes, wishes
-from kilonova.agent.sim.state import CachedImage, SimGuest, SimState
+from kilonova.agent.sim.download import Download
+from kilonova.agent.sim.script import NOTHING, Script, Wishes, wishes
+from kilonova.agent.sim.state import CachedImage, SimGuest, SimHost, SimState
 from kilonova.errors import HostFailure, Invalid
 from kilonova.world import World
 
@@ -64,14 +64,11 @@ class SimDriver:
         self.script = script
         self._world = world
         self._state = state
-        self._guests: dict[str, SimGuest] = {}
-        self._images: dict[str, CachedImage] = {}
-        self._downloads: dict[str, asyncio.Lock] = {}
-        self._watchers: list[asyncio.Queue[GuestEvent]] = []
+        self._host = SimHost()
 
     async def start(self) -> None:
         if self._state is not None:
-            self._guests, self._images = await self._state.load(self.host)
+            self._host = await self._state.host(self.host)
 
     async def close(self) -> None:
         return
@@ -98,41 +95,44 @@ class SimDriver:
                 power_state=PowerState(guest.power_state),
                 deployment_id=guest.spec.deployment_id,
             )
-            for guest in self._guests.values()
+            for guest in self._host.guests.values()
             if guest.defined and guest.spec is not None
         ]
 
     async def events(self) -> AsyncIterator[GuestEvent]:
         queue: asyncio.Queue[GuestEvent] = asyncio.Queue()
-        self._watchers.append(queue)
+        self._host.watchers.append(queue)
         try:
             while True:
                 yield await queue.get()
         finally:
-            self._watchers.remove(queue)
+            self._host.watchers.remove(queue)
 
     async def ensure_image(self, image: ImageSpec, source: ImageSource, token: str | None, progress: Progress) -> None:
-        wish = wishes(self.host, None, image)
-        lock = self._downloads.setdefault(image.id, asyncio.Lock())
-        async with lock:
-            known = self._images.get(image.id)
-            if known is None:
-                await self._before("image", image.id, wish, call=1)
-                if self.options.download_images:
-                    await _download(image, source, token, progress)
-                await progress("image", 100)
-            now = self._world.now().timestamp()
-            if known is None or now - known.used > 60.0:
-                self._images[image.id] = cached = CachedImage(image.size, now)
-                if self._state is not None:
-                    await self._state.save_image(self.host, image.id, cached)
-            if known is None:
-                await self._after("image", image.id, wish, call=1)
+        known = self._host.images.get(image.id)
+        if known is None:
+            wish = wishes(self.host, None, image)
+            await self._before("image", image.id, wish, call=1)
+            if self.options.download_images:
+                download = self._host.downloads.get(image.id)
+                if download is None or download.ended:
+                    download = self._host.downloads[image.id] = Download(image, source, token)
+                await download.wait(progress)
+        now = self._world.now().timestamp()
+        if known is None or now - known.used > 60.0:
+            self._host.images[image.id] = cached = CachedImage(image.size, now)
+            if self._state is not None:
+                await self._state.save_image(self.host, image.id, cached)
+        if known is None:
+            await self._after("image", image.id, wish, call=1)
+        await progress("image", 100)
 
     async def ensure_disks(self, spec: ServerSpec) -> None:
+        wishes(self.host, spec)
+        needed = _disk_gb(spec.image)
+        if spec.root_gb and needed > spec.root_gb:
+            raise Invalid(f"The image needs a disk of {needed} GiB; the flavor's has {spec.root_gb} GiB.")
         guest = self._guest(spec)
-        if spec.image is not None and spec.root_gb and spec.image.min_disk_gb > spec.root_gb:
-            raise Invalid(f"The image needs a disk of {spec.image.min_disk_gb} GiB; the flavor's has {spec.root_gb}.")
         async with self._verb("disks", guest):
             if not guest.disks:
                 guest.disks = True
@@ -158,7 +158,7 @@ class SimDriver:
         )
 
     async def power_state(self, uuid: str) -> PowerState:
-        guest = self._guests.get(uuid)
+        guest = self._host.guests.get(uuid)
         return PowerState(guest.power_state) if guest is not None and guest.defined else PowerState.NOSTATE
 
     async def ensure_running(self, uuid: str) -> None:
@@ -205,7 +205,7 @@ class SimDriver:
         await self._switch("resumed", uuid, PowerState.RUNNING, (PowerState.SUSPENDED, PowerState.SHUTDOWN))
 
     async def ensure_absent(self, uuid: str) -> None:
-        guest = self._guests.get(uuid)
+        guest = self._host.guests.get(uuid)
         if guest is None:
             return
         async with self._verb("absent", guest):
@@ -215,11 +215,11 @@ class SimDriver:
                 await self._did("absent", guest)
 
     async def ensure_disks_absent(self, uuid: str, *, keep_console_log: bool = False) -> None:
-        guest = self._guests.get(uuid)
+        guest = self._host.guests.get(uuid)
         if guest is None:
             return
         async with self._verb("disks_absent", guest):
-            if guest.disks or guest.config_drive:
+            if guest.disks or guest.config_drive or (guest.console and not keep_console_log):
                 guest.disks = guest.config_drive = False
                 if not keep_console_log:
                     guest.console = ""
@@ -227,13 +227,13 @@ class SimDriver:
                 await self._forget_oldest()
 
     async def ensure_images_evicted(self, *, unused_for: float, free_bytes: int) -> list[str]:
-        used = {g.spec.image.id for g in self._guests.values() if g.disks and g.spec and g.spec.image}
+        used = {g.spec.image.id for g in self._host.guests.values() if g.disks and g.spec and g.spec.image}
         now = self._world.now().timestamp()
-        free = self.options.local_gb * 1024**3 - sum(image.size for image in self._images.values())
+        free = self.options.local_gb * 1024**3 - sum(image.size for image in self._host.images.values())
         evicted = []
-        for image_id, image in sorted(self._images.items(), key=lambda item: item[1].used):
+        for image_id, image in sorted(self._host.images.items(), key=lambda item: item[1].used):
             if image_id not in used and (now - image.used >= unused_for or free < free_bytes):
-                del self._images[image_id]
+                del self._host.images[image_id]
                 free += image.size
                 evicted.append(image_id)
                 if self._state is not None:
@@ -267,28 +267,32 @@ class SimDriver:
 
     def effects(self, uuid: str) -> dict[str, int]:
         """How many times each verb changed something of this server, also after it is gone."""
-        guest = self._guests.get(uuid)
+        guest = self._host.guests.get(uuid)
         return {} if guest is None else dict(guest.effects)
 
     def left(self) -> list[str]:
-        """Servers of which a guest, a disk or a config drive exists."""
-        return [g.uuid for g in self._guests.values() if g.defined or g.disks or g.config_drive]
+        """What exists of any server: '<what> <server>'."""
+        return self._host.left()
 
     # -- inside
 
     def _guest(self, spec: ServerSpec) -> SimGuest:
-        guest = self._guests.setdefault(spec.uuid, SimGuest(uuid=spec.uuid))
+        guest = self._host.guests.setdefault(spec.uuid, SimGuest(uuid=spec.uuid))
         guest.spec = spec
         return guest
 
     def _defined(self, uuid: str) -> SimGuest:
-        guest = self._guests.get(uuid)
+        guest = self._host.guests.get(uuid)
         if guest is None or not guest.defined:
             raise HostFailure(f"Server {uuid} is not defined on host '{self.host}'.")
         return guest
 
     def _wishes(self, guest: SimGuest) -> Wishes:
-        return wishes(self.host, guest.spec)
+        try:
+            return wishes(self.host, guest.spec)
+        except Invalid:
+            # Said when its disks were made; what was built all the same has to be removable.
+            return NOTHING
 
     def _boot(self, guest: SimGuest) -> None:
         guest.power_state = PowerState.RUNNING
@@ -344,26 +348,20 @@ class SimDriver:
             await self._state.save(self.host, guest)
 
     def _tell(self, guest: SimGuest) -> None:
-        for queue in self._watchers:
+        for queue in self._host.watchers:
             queue.put_nowait(GuestEvent(uuid=guest.uuid, power_state=PowerState(guest.power_state)))
 
     async def _forget_oldest(self) -> None:
-        if len(self._guests) > _KEPT_GONE:
-            oldest = next((g for g in self._guests.values() if not (g.defined or g.disks or g.config_drive)), None)
+        if len(self._host.guests) > _KEPT_GONE:
+            oldest = next((g for g in self._host.guests.values() if not (g.defined or g.disks or g.config_drive)), None)
             if oldest is not None:
-                del self._guests[oldest.uuid]
+                del self._host.guests[oldest.uuid]
                 if self._state is not None:
                     await self._state.forget(self.host, oldest.uuid)
 
 
-async def _download(image: ImageSpec, source: ImageSource, token: str | None, progress: Progress) -> None:
-    """Read the image and compare its hash, keeping nothing. Raises Invalid when it is not what Image states."""
-    digest = hashlib.new(image.hash_algo) if image.hash_algo and image.hash_value else None
-    size = 0
-    async for chunk in source.download(image.id, token):
-        size += len(chunk)
-        if digest is not None:
-            await asyncio.to_thread(digest.update, chunk)
-        await progress("image", min(99, size * 100 // max(image.size, 1)))
-    if digest is not None and digest.hexdigest() != image.hash_value:
-        raise Invalid(f"The checksum of image {image.id} is {digest.hexdigest()}; Image states {image.hash_value}.")
+def _disk_gb(image: ImageSpec | None) -> int:
+    """GiB that the image is known to need."""
+    if image is None:
+        return 0
+    return max(image.min_disk_gb, -(-image.size // 1024**3) if image.disk_format == "raw" else 0)

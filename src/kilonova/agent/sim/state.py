@@ -5,12 +5,14 @@ It survives the process, not the machine's power: nor would running guests.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 import msgspec
 
-from kilonova.agent.driver import ServerSpec
+from kilonova.agent.driver import GuestEvent, ServerSpec
+from kilonova.agent.sim.download import Download
 from kilonova.agent.sqlite_writer import SqliteWriter
 
 _SCHEMA = """
@@ -45,11 +47,31 @@ class CachedImage(msgspec.Struct):
     used: float
 
 
+class SimHost:
+    """What one host holds. Drivers of it come and go and share it, as agents share a hypervisor."""
+
+    def __init__(self) -> None:
+        self.guests: dict[str, SimGuest] = {}
+        self.images: dict[str, CachedImage] = {}
+        self.downloads: dict[str, Download] = {}
+        self.watchers: list[asyncio.Queue[GuestEvent]] = []
+
+    def left(self) -> list[str]:
+        """What exists of any server: '<what> <server>'."""
+        found = []
+        for guest in self.guests.values():
+            parts = {"guest": guest.defined, "disks": guest.disks, "config_drive": guest.config_drive}
+            parts["console"] = bool(guest.console)
+            found += [f"{what} {guest.uuid}" for what, exists in parts.items() if exists]
+        return found
+
+
 class SimState:
     """The file of all simulated hosts of a process."""
 
     def __init__(self, path: Path | str) -> None:
         self._writer = SqliteWriter(path, synchronous="OFF", schema=_SCHEMA)
+        self._hosts: dict[str, SimHost] = {}
 
     async def start(self) -> None:
         await self._writer.start()
@@ -57,14 +79,25 @@ class SimState:
     async def close(self) -> None:
         await self._writer.close()
 
-    async def load(self, host: str) -> tuple[dict[str, SimGuest], dict[str, CachedImage]]:
-        def job(db: sqlite3.Connection) -> tuple[list[tuple[bytes]], list[tuple[str, int, float]]]:
-            guests = db.execute("SELECT data FROM guest WHERE host = ?", (host,)).fetchall()
-            return guests, db.execute("SELECT id, size, used FROM image WHERE host = ?", (host,)).fetchall()
+    async def host(self, name: str) -> SimHost:
+        """The host as it is now; as the file has it when nobody in this process has asked before."""
+        if name not in self._hosts:
+            loaded = await self._load(name)
+            self._hosts.setdefault(name, loaded)
+        return self._hosts[name]
 
-        rows, cached = await self._writer.run(job)
-        guests = [msgspec.msgpack.decode(data, type=SimGuest) for (data,) in rows]
-        return {guest.uuid: guest for guest in guests}, {i: CachedImage(size, used) for i, size, used in cached}
+    async def _load(self, name: str) -> SimHost:
+        def job(db: sqlite3.Connection) -> tuple[list[tuple[bytes]], list[tuple[str, int, float]]]:
+            guests = db.execute("SELECT data FROM guest WHERE host = ?", (name,)).fetchall()
+            return guests, db.execute("SELECT id, size, used FROM image WHERE host = ?", (name,)).fetchall()
+
+        guests, images = await self._writer.run(job)
+        host = SimHost()
+        for (data,) in guests:
+            guest = msgspec.msgpack.decode(data, type=SimGuest)
+            host.guests[guest.uuid] = guest
+        host.images = {image_id: CachedImage(size, used) for image_id, size, used in images}
+        return host
 
     async def save(self, host: str, guest: SimGuest) -> None:
         data = msgspec.msgpack.encode(guest)
