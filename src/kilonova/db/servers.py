@@ -91,6 +91,7 @@ class Server:
 
 # Built once: making a statement takes longer than running it.
 _BY_UUID = sa.select(instances).where(instances.c.uuid == sa.bindparam("my_uuid"))
+_BY_UUID_LOCKED = _BY_UUID.with_for_update()
 _INSERT = sa.insert(instances)
 _HELD = sa.update(instances).where(
     instances.c.uuid == sa.bindparam("my_uuid"),
@@ -103,9 +104,14 @@ def from_row(row: Sequence[Any]) -> Server:
     return Server(*row)
 
 
-async def get(tx: Tx, uuid: str, *, project_id: str | None = None, deleted: bool = False) -> Server | None:
-    """The server, or None; with `project_id` only that project's, with `deleted` also a deleted one."""
-    row = (await tx.execute(_BY_UUID, {"my_uuid": uuid})).first()
+async def get(
+    tx: Tx, uuid: str, *, project_id: str | None = None, deleted: bool = False, lock: bool = False
+) -> Server | None:
+    """The server, or None; with `project_id` only that project's, with `deleted` also a deleted one.
+
+    `lock` keeps others from changing it until the transaction ends.
+    """
+    row = (await tx.execute(_BY_UUID_LOCKED if lock else _BY_UUID, {"my_uuid": uuid})).first()
     if row is None:
         return None
     server = from_row(row)

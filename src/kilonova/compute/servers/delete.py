@@ -8,7 +8,6 @@ from kilonova.context import RequestContext
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
-from kilonova.db.tables import instances
 from kilonova.engine import store
 from kilonova.errors import NotFound
 from kilonova.runtime import Runtime
@@ -17,24 +16,13 @@ from kilonova.runtime import Runtime
 async def delete(rt: Runtime, ctx: RequestContext, server: Server, *, force: bool = False) -> None:
     """From now on the server is on its way out, from whatever state. Asking again is no error."""
     check_lock(ctx, server)
-    c = instances.c
 
     async def work(tx: Tx) -> int | None:
         now = rt.world.now()
-        marked = await servers.update(
-            tx,
-            server.uuid,
-            c.deleting.is_(False),
-            deleting=True,
-            task_state=states.DELETING,
-            progress=0,
-            generation=c.generation + 1,
-            updated_at=now,
-        )
-        current = await servers.get(tx, server.uuid)
+        current = await servers.get(tx, server.uuid, lock=True)
         if current is None:
             raise NotFound(f"Instance {server.uuid} could not be found.")
-        if not marked:
+        if current.deleting:
             return current.operation_id
         if current.operation_id is not None:
             await store.supersede(tx, current.operation_id, now, "The server was deleted.")
@@ -48,7 +36,16 @@ async def delete(rt: Runtime, ctx: RequestContext, server: Server, *, force: boo
             request_id=ctx.request_id,
             now=now,
         )
-        await servers.update(tx, server.uuid, operation_id=operation_id)
+        await servers.update(
+            tx,
+            server.uuid,
+            operation_id=operation_id,
+            deleting=True,
+            task_state=states.DELETING,
+            progress=0,
+            generation=current.generation + 1,
+            updated_at=now,
+        )
         return operation_id
 
     operation_id = await rt.db.write(work)
