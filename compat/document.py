@@ -1,0 +1,56 @@
+"""docs/compatibility.md: what was compared and what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compat.compare import Deviation, Difference
+from compat.microversions import ranges
+from compat.play import Answer, Key
+
+HEAD = """# Compatibility with the reference
+
+Written by `make compat`, which plays the same requests against the reference implementation (nova 34.0.0 with the
+fixtures of its own functional tests) and against this service on simulated hosts, and compares status, headers and
+bodies. Values that each service makes for itself (ids, times, host names, amounts of resources, the wording of errors)
+are compared by form only. A difference that is neither gone nor argued below fails the run.
+
+"""
+
+
+def render(answers: Mapping[Key, Answer], rest: list[Difference], covered: Mapping[Deviation, list[Difference]]) -> str:
+    open_ones: dict[str, list[Difference]] = {}
+    for difference in rest:
+        open_ones.setdefault(difference.operation, []).append(difference)
+    argued: dict[str, set[int]] = {}
+    numbered = [(deviation, found) for deviation, found in covered.items() if found]
+    for number, (_, found) in enumerate(numbered, 1):
+        for difference in found:
+            argued.setdefault(difference.operation, set()).add(number)
+    by_operation: dict[str, list[Key]] = {}
+    for key, answer in answers.items():
+        by_operation.setdefault(answer.operation, []).append(key)
+    lines = [HEAD, "| operation | requests | microversions tried | result |", "| --- | --- | --- | --- |"]
+    for operation in sorted(by_operation):
+        keys = by_operation[operation]
+        versions = sorted({key.version for key in keys if key.version.startswith("2.") and key.version != "2.999"})
+        result = "same"
+        if argued.get(operation):
+            result = "same, but for " + ", ".join(f"[{number}](#d{number})" for number in sorted(argued[operation]))
+        if open_ones.get(operation):
+            result = f"**{len(open_ones[operation])} open differences**" + result.removeprefix("same")
+        lines.append(f"| {operation} | {len(keys)} | {ranges(versions)} | {result} |")
+    lines += ["", "## What differs on purpose", ""]
+    for number, (deviation, found) in enumerate(numbered, 1):
+        lines.append(
+            f'<a id="d{number}"></a>{number}. {deviation.reason} ({len(found)} answers, e.g. `{_example(found[0])}`)'
+        )
+    if not numbered:
+        lines.append("Nothing.")
+    return "\n".join(lines) + "\n"
+
+
+def _example(difference: Difference) -> str:
+    return f"{difference.key.story}/{difference.key.step} at {difference.key.version}: {difference.where}".replace(
+        "|", "/"
+    )
