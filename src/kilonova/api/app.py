@@ -168,7 +168,7 @@ class Api:
                 params=params, project_in_path=project_id is not None,
             )  # fmt: skip
             body = _decode(raw) if method in ("POST", "PUT") else None
-            operation = _choose(endpoint, body, version)
+            operation = _choose(endpoint, raw, body, version)
             if project_id is not None and project_id != context.project_id:
                 raise Invalid(
                     f"Malformed request URL: URL's project_id '{project_id}' doesn't match "
@@ -202,7 +202,7 @@ class Api:
         return answer
 
     def _error(self, error: KilonovaError, version: Version | None, request_id: str) -> Answer:
-        if error.status >= 500 or error.details:
+        if error.status in (500, 503) or error.details:
             log.warning("request %s: %s %s", request_id, error.message, error.details or "")
         if isinstance(error, Unauthorized):
             # The form of Identity's own middleware, which is what clients know.
@@ -317,11 +317,11 @@ def _decode(raw: bytes) -> Any:
         raise Invalid("Malformed request body") from None
 
 
-def _choose(endpoint: Endpoint, body: Any, version: Version) -> Operation | None:
+def _choose(endpoint: Endpoint, raw: bytes, body: Any, version: Version) -> Operation | None:
     """The operation at this version, or None. An action goes by the body's one key."""
     if not endpoint.actions:
         return at_version(endpoint.operations, version)
-    if isinstance(body, dict) and len(body) != 1:
+    if not raw or (isinstance(body, dict | list | str) and len(body) != 1):
         raise Invalid("Malformed request body")
     if not isinstance(body, dict):
         return None

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from kilonova.api import version_documents
+from kilonova.api.fields import OPEN_QUERY
 from kilonova.api.flavors import access, extra_specs, manage
 from kilonova.api.flavors import list as flavor_list
 from kilonova.api.flavors import schemas as flavor_schemas
 from kilonova.api.flavors import show as flavor_show
+from kilonova.api.hypervisors import handlers as hypervisors
+from kilonova.api.hypervisors import schemas as hypervisor_schemas
+from kilonova.api.keypairs import handlers as keypairs
+from kilonova.api.keypairs import schemas as keypair_schemas
+from kilonova.api.limits import handlers as limits
 from kilonova.api.routing import Action, Route, action, route
 from kilonova.api.servers.routes import ROUTES as SERVERS
+from kilonova.api.services import handlers as services
+from kilonova.api.services import schemas as service_schemas
+from kilonova.api.zones import handlers as zones
 
 _FLAVOR = "/flavors/{id}"
 _SPECS = "/flavors/{flavor_id}/os-extra_specs"
@@ -75,4 +84,124 @@ FLAVORS: tuple[Route | Action, ...] = (
     route("DELETE", _SPEC, extra_specs.delete, "flavor_extra_specs:delete", policy=f"{_EXTRA}:delete"),
 )
 
-ROUTES: tuple[Route | Action, ...] = (*VERSIONS, *FLAVORS, *SERVERS)
+KEY_PAIRS: tuple[Route | Action, ...] = (
+    route("GET", "/os-keypairs", keypairs.index, "keypairs:index", query=keypair_schemas.LIST),
+    route("GET", "/os-keypairs/{id}", keypairs.show, "keypairs:show", query=keypair_schemas.ONE),
+    route(
+        "POST",
+        "/os-keypairs",
+        keypairs.create,
+        "keypairs:create",
+        body=keypair_schemas.CREATE,
+        status={"2.1": 200, "2.2": 201},
+    ),
+    route(
+        "DELETE",
+        "/os-keypairs/{id}",
+        keypairs.delete,
+        "keypairs:delete",
+        query=keypair_schemas.ONE,
+        status={"2.1": 202, "2.2": 204},
+    ),
+)
+
+LIMITS: tuple[Route | Action, ...] = (
+    route("GET", "/limits", limits.show, "limits:index", query=limits.QUERY, policy="os_compute_api:limits"),
+)
+
+_ZONE = "os_compute_api:os-availability-zone"
+ZONES: tuple[Route | Action, ...] = (
+    route("GET", "/os-availability-zone", zones.index, "availability_zone:index", policy=f"{_ZONE}:list"),
+    route("GET", "/os-availability-zone/detail", zones.detail, "availability_zone:detail", policy=f"{_ZONE}:detail"),
+)
+
+_NODES = "/os-hypervisors"
+_NODE = "/os-hypervisors/{id}"
+_HYPERVISOR = "os_compute_api:os-hypervisors"
+HYPERVISORS: tuple[Route | Action, ...] = (
+    route(
+        "GET",
+        _NODES,
+        hypervisors.index,
+        "hypervisors:index",
+        query=hypervisor_schemas.LIST,
+        policy=f"{_HYPERVISOR}:list",
+    ),
+    route(
+        "GET",
+        f"{_NODES}/detail",
+        hypervisors.detail,
+        "hypervisors:detail",
+        query=hypervisor_schemas.LIST,
+        policy=f"{_HYPERVISOR}:list-detail",
+    ),
+    route(
+        "GET",
+        f"{_NODES}/statistics",
+        hypervisors.statistics,
+        "hypervisors:statistics",
+        until="2.87",
+        query=OPEN_QUERY,
+        policy=f"{_HYPERVISOR}:statistics",
+    ),
+    route(
+        "GET", _NODE, hypervisors.show, "hypervisors:show", query=hypervisor_schemas.SHOW, policy=f"{_HYPERVISOR}:show"
+    ),
+    route(
+        "GET",
+        f"{_NODE}/uptime",
+        hypervisors.uptime,
+        "hypervisors:uptime",
+        until="2.87",
+        query=OPEN_QUERY,
+        policy=f"{_HYPERVISOR}:uptime",
+    ),
+    route(
+        "GET",
+        f"{_NODE}/search",
+        hypervisors.search,
+        "hypervisors:search",
+        until="2.52",
+        query=OPEN_QUERY,
+        policy=f"{_HYPERVISOR}:search",
+    ),
+    route(
+        "GET",
+        f"{_NODE}/servers",
+        hypervisors.servers,
+        "hypervisors:servers",
+        until="2.52",
+        query=OPEN_QUERY,
+        policy=f"{_HYPERVISOR}:servers",
+    ),
+)
+
+_SERVICE = "os_compute_api:os-services"
+SERVICES: tuple[Route | Action, ...] = (
+    route(
+        "GET", "/os-services", services.index, "services:index", query=service_schemas.LIST, policy=f"{_SERVICE}:list"
+    ),
+    route(
+        "PUT",
+        "/os-services/{id}",
+        services.update_by_name,
+        "services:update_by_name",
+        until="2.52",
+        body=service_schemas.UPDATE,
+        policy=f"{_SERVICE}:update",
+    ),
+    # Looks at the id before it asks policy, as the reference does.
+    route("PUT", "/os-services/{id}", services.update, "services:update", since="2.53", body=service_schemas.UPDATE),
+    route("DELETE", "/os-services/{id}", services.delete, "services:delete", status=204, policy=f"{_SERVICE}:delete"),
+)
+
+ROUTES: tuple[Route | Action, ...] = (
+    *VERSIONS,
+    *FLAVORS,
+    *KEY_PAIRS,
+    *LIMITS,
+    *ZONES,
+    *HYPERVISORS,
+    *SERVICES,
+    *SERVERS,
+)

@@ -142,21 +142,29 @@ class Router:
         return None
 
     def _walk(self, method: str, segments: list[str]) -> tuple[Endpoint, dict[str, str]] | None:
-        node = self._root
-        values: list[str] = []
-        for segment in segments:
-            child = node.children.get(segment)
-            if child is None:
-                child = node.parameter
-                if child is None or not segment:
-                    return None
-                values.append(segment)
-            node = child
-        found = node.endpoints.get(method)
+        found = _descend(self._root, method, segments, 0, ())
         if found is None:
             return None
-        endpoint, names = found
+        (endpoint, names), values = found
         return endpoint, dict(zip(names, values, strict=True))
+
+
+def _descend(
+    node: _Node, method: str, segments: list[str], index: int, values: tuple[str, ...]
+) -> tuple[tuple[Endpoint, tuple[str, ...]], tuple[str, ...]] | None:
+    """A word of a path means itself where it can, else it is a parameter."""
+    if index == len(segments):
+        found = node.endpoints.get(method)
+        return None if found is None else (found, values)
+    segment = segments[index]
+    child = node.children.get(segment)
+    if child is not None:
+        result = _descend(child, method, segments, index + 1, values)
+        if result is not None:
+            return result
+    if node.parameter is None or not segment:
+        return None
+    return _descend(node.parameter, method, segments, index + 1, (*values, segment))
 
 
 def _segments(path: str) -> list[str]:

@@ -236,21 +236,30 @@ class Validator:
         kind = error.kind
         if isinstance(kind, ValidationErrorKind.Format) and kind.format in _REASONS:
             return f"An invalid 'name' value was provided. The name must be: {_REASONS[kind.format]}"
-        text = _describe(error)
         path = error.instance_path
+        # The error's own copy of the value has its keys sorted; the caller is shown what he sent.
+        instance = _reach(value, path)
+        text = _describe(error, instance, _reach(self.schema, error.schema_path[:-1]))
         if not path:
             return text
         if self._is_body:
-            return f"Invalid input for field/attribute {path[-1]}. Value: {_shown(error.instance)}. {text}"
-        return f"Invalid input for query parameters {path[0]}. Value: {_shown(error.instance)}. {text}"
+            return f"Invalid input for field/attribute {path[-1]}. Value: {_shown(instance)}. {text}"
+        return f"Invalid input for query parameters {path[0]}. Value: {_shown(instance)}. {text}"
 
 
-def _relevance(error: ValidationError) -> tuple[int, bool]:
-    weak = isinstance(
-        error.kind,
-        ValidationErrorKind.AnyOf | ValidationErrorKind.OneOfNotValid | ValidationErrorKind.OneOfMultipleValid,
-    )
-    return len(error.instance_path), weak
+def _reach(value: Any, path: list[str | int]) -> Any:
+    for part in path:
+        value = value[part]
+    return value
+
+
+_WEAK = ValidationErrorKind.AnyOf | ValidationErrorKind.OneOfNotValid | ValidationErrorKind.OneOfMultipleValid
+
+
+def _relevance(error: ValidationError) -> tuple[int, int]:
+    if isinstance(error.kind, _WEAK):
+        return len(error.instance_path), 2
+    return len(error.instance_path), 1 if isinstance(error.kind, ValidationErrorKind.AdditionalProperties) else 0
 
 
 def _shown(value: Any) -> str:
@@ -264,14 +273,18 @@ def _quoted(value: Any) -> str:
     return text if len(text) <= 1000 else text[:1000] + "..."
 
 
-def _describe(error: ValidationError) -> str:
-    value = error.instance
-    kind = error.kind
-    match kind:
-        case ValidationErrorKind.Type(types=types):
+def _describe(error: ValidationError, value: Any, schema: dict[str, Any]) -> str:
+    match error.kind:
+        case ValidationErrorKind.Type():
+            types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
             return f"{_quoted(value)} is not of type {', '.join(repr(name) for name in types)}"
         case ValidationErrorKind.Required(property=name):
             return f"{str(name).strip(chr(34))!r} is a required property"
+        case ValidationErrorKind.AdditionalProperties(unexpected=names) if "patternProperties" in schema:
+            verb = "does" if len(names) == 1 else "do"
+            shown = ", ".join(repr(name) for name in sorted(names))
+            patterns = ", ".join(repr(pattern) for pattern in sorted(schema["patternProperties"]))
+            return f"{shown} {verb} not match any of the regexes: {patterns}"
         case ValidationErrorKind.AdditionalProperties(unexpected=names):
             verb = "was" if len(names) == 1 else "were"
             shown = ", ".join(repr(name) for name in sorted(names))
@@ -294,8 +307,9 @@ def _describe(error: ValidationError) -> str:
             return f"{value} is greater than the maximum of {limit}"
         case ValidationErrorKind.ExclusiveMinimum(limit=limit):
             return f"{value} is less than or equal to the minimum of {limit}"
-        case ValidationErrorKind.MinProperties():
-            return f"{_quoted(value)} does not have enough properties"
+        case ValidationErrorKind.MinProperties(limit=limit):
+            wanted = "should be non-empty" if limit == 1 else "does not have enough properties"
+            return f"{_quoted(value)} {wanted}"
         case ValidationErrorKind.MaxProperties():
             return f"{_quoted(value)} has too many properties"
         case ValidationErrorKind.UniqueItems():
@@ -304,8 +318,8 @@ def _describe(error: ValidationError) -> str:
             return f"{_quoted(value)} is not valid under any of the given schemas"
         case ValidationErrorKind.OneOfMultipleValid():
             return f"{_quoted(value)} is valid under more than one of the given schemas"
-        case ValidationErrorKind.Not(schema=schema):
-            return f"{_quoted(value)} should not be valid under {schema!r}"
+        case ValidationErrorKind.Not(schema=refused):
+            return f"{_quoted(value)} should not be valid under {refused!r}"
         case ValidationErrorKind.Custom(message=message):
             return str(message)
     return str(error.message)

@@ -71,9 +71,9 @@ async def create(rt: Runtime, new: NewFlavor) -> Flavor:
         same = await rows.find_same(tx, flavorid, new.name)
         if same is None:
             return
-        if same.flavorid == flavorid:
-            raise Conflict(f"Flavor with ID {flavorid} already exists.")
-        raise Conflict(f"Flavor with name {new.name} already exists.")
+        if same.name == new.name:
+            raise Conflict(f"Flavor with name {new.name} already exists.")
+        raise Conflict(f"Flavor with ID {flavorid} already exists.")
 
     async def work(tx: Tx) -> Flavor:
         await refuse_same(tx)

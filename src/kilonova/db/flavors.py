@@ -129,9 +129,11 @@ async def find(
 
 
 async def find_same(tx: Tx, flavorid: str, name: str) -> Flavor | None:
-    """A flavor that has this flavorid or this name."""
-    query = sa.select(instance_types).where(
-        sa.or_(instance_types.c.flavorid == flavorid, instance_types.c.name == name)
+    """A flavor that has this name, or else this flavorid."""
+    query = (
+        sa.select(instance_types)
+        .where(sa.or_(instance_types.c.flavorid == flavorid, instance_types.c.name == name))
+        .order_by(sa.case((instance_types.c.name == name, 0), else_=1))
     )
     row = (await tx.execute(query)).first()
     return from_row(row) if row else None

@@ -34,3 +34,28 @@ async def get(tx: Tx, user_id: str, name: str) -> KeyPair | None:
     query = sa.select(key_pairs).where(key_pairs.c.user_id == user_id, key_pairs.c.name == name)
     row = (await tx.execute(query)).first()
     return from_row(row) if row else None
+
+
+async def find(tx: Tx, user_id: str, *, limit: int | None, after: KeyPair | None) -> list[KeyPair]:
+    """A user's key pairs by name, after one of them; all without a limit."""
+    query = sa.select(key_pairs).where(key_pairs.c.user_id == user_id).order_by(key_pairs.c.name)
+    if after is not None:
+        query = query.where(key_pairs.c.name > after.name)
+    if limit is not None:
+        query = query.limit(limit)
+    return [from_row(row) for row in await tx.execute(query)]
+
+
+async def count(tx: Tx, user_id: str) -> int:
+    query = sa.select(sa.func.count()).select_from(key_pairs).where(key_pairs.c.user_id == user_id)
+    return int((await tx.execute(query)).scalar_one())
+
+
+async def insert(tx: Tx, values: dict[str, Any]) -> None:
+    await tx.execute(sa.insert(key_pairs).values(values))
+
+
+async def delete(tx: Tx, user_id: str, name: str) -> bool:
+    """False when there was none."""
+    statement = sa.delete(key_pairs).where(key_pairs.c.user_id == user_id, key_pairs.c.name == name)
+    return bool((await tx.execute(statement)).rowcount)

@@ -70,7 +70,7 @@ def _public(text: str | None) -> bool | None:
     """Which flavors an administrator wants: public ones unless told otherwise, `none` for all."""
     if text is None:
         return True
-    if text.lower() in ("", "none"):
+    if text.lower() == "none":
         return None
     value = loose_boolean(text)
     if value is None:

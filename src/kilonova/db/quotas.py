@@ -1,0 +1,34 @@
+"""Rows of quotas: what a project uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kilonova.db.dialect import insert_if_missing
+from kilonova.db.engine import Tx
+from kilonova.db.tables import quota_usages
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """`ram` in MiB."""
+
+    instances: int = 0
+    cores: int = 0
+    ram: int = 0
+
+
+async def usage(tx: Tx, project_id: str) -> Usage:
+    c = quota_usages.c
+    query = sa.select(c.instances, c.cores, c.ram).where(c.project_id == project_id)
+    row = (await tx.execute(query)).first()
+    return Usage(*row) if row else Usage()
+
+
+async def lock(tx: Tx, project_id: str) -> None:
+    """Hold the project's row until the end of the transaction, so that what is counted cannot grow meanwhile."""
+    await insert_if_missing(tx, quota_usages, {"project_id": project_id})
+    query = sa.select(quota_usages.c.project_id).where(quota_usages.c.project_id == project_id).with_for_update()
+    await tx.execute(query)
