@@ -149,6 +149,7 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSett
         max_attempts=conf.scheduler.max_attempts,
         shutdown_timeout=float(conf.shutdown_timeout),
         reboot_timeout=float(conf.libvirt.wait_soft_reboot_seconds),
+        resume_guests_state_on_host_boot=conf.resume_guests_state_on_host_boot,
         force_config_drive=conf.force_config_drive,
         password_length=conf.password_length,
         enable_instance_password=conf.api.enable_instance_password,

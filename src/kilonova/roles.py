@@ -119,6 +119,8 @@ class Roles:
                 report_interval=rt.settings.report_interval,
                 sync_power_state_interval=conf.sync_power_state_interval,
                 max_concurrent_builds=conf.max_concurrent_builds,
+                image_cache_interval=conf.image_cache.manager_interval,
+                image_cache_age=conf.image_cache.remove_unused_original_minimum_age_seconds,
             )
             await agent.start()
             stack.push_async_callback(agent.stop)

@@ -36,6 +36,7 @@ class ComputeSettings:
     max_attempts: int = 3
     shutdown_timeout: float = 60.0
     reboot_timeout: float = 30.0
+    resume_guests_state_on_host_boot: bool = False
     force_config_drive: bool = False
     password_length: int = 12
     enable_instance_password: bool = True

@@ -365,19 +365,6 @@ async def test_questions_are_answered_and_a_refusal_says_why(bench: Bench) -> No
     assert "console_output" in str(await ask("weather"))
 
 
-async def test_after_a_host_boot_the_agent_knows_and_starts_what_it_is_told_to(bench: Bench) -> None:
-    agent = await bench.agent(boot_id="boot-1")
-    await bench.send(BOOT)
-    await bench.heard.result(BOOT.key)
-    assert not agent.host_rebooted
-    await bench.driver.guest_changes(SERVER, PowerState.SHUTDOWN)
-    await bench.stop(agent)
-    agent = await bench.agent(boot_id="boot-2")
-    assert agent.host_rebooted
-    assert await agent.resume_guests([SERVER, "unknown"]) == {}
-    assert await bench.driver.power_state(SERVER) is PowerState.RUNNING
-
-
 async def test_an_agent_whose_results_are_lost_answers_when_asked_again(tmp_path: Path) -> None:
     def lose_results(address: str, message: Message) -> Sequence[float]:
         return () if isinstance(message, Result) and lossy else (0.0,)

@@ -201,16 +201,12 @@ async def test_an_error_of_the_file_fails_the_caller_and_stores_nothing(tmp_path
     await journal.close()
 
 
-async def test_marks_and_boot_ids_are_remembered(journal: Journal) -> None:
+async def test_marks_are_remembered(journal: Journal) -> None:
     await journal.record("h1", make_command(), 1.0)
     assert await journal.marked("h1", SERVER) is None
     await journal.mark("h1", SERVER, "rebuild/1")
     await journal.record("h1", make_command("2/build/do/0.0"), 1.0)
     assert await journal.marked("h1", SERVER) == "rebuild/1"
-    assert not await journal.changed_boot("h1", "a")
-    assert not await journal.changed_boot("h1", "a")
-    assert await journal.changed_boot("h1", "b")
-    assert not await journal.changed_boot("h1", "b")
 
 
 def test_a_second_agent_on_the_same_host_and_directory_is_refused(tmp_path: Path) -> None:

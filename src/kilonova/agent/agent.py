@@ -17,9 +17,9 @@ import msgspec
 import structlog
 
 from kilonova.agent.commands import Context, NoImages, decode_args
-from kilonova.agent.driver import Driver, ImageSource, PowerState, Secrets
+from kilonova.agent.driver import Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
-from kilonova.agent.report import Reporter, Ticker
+from kilonova.agent.report import Periodic, Reporter, Ticker
 from kilonova.bus import Bus, Subscription
 from kilonova.bus.messages import Answer, Command, Message, ProgressReport, Result, ServerQuestion
 from kilonova.errors import HostFailure, Invalid, KilonovaError, Transient
@@ -71,24 +71,30 @@ class Agent:
         report_interval: float = 10.0,
         sync_power_state_interval: float = 600.0,
         max_concurrent_builds: int = 10,
+        image_cache_interval: float = 2400.0,
+        image_cache_age: float = 86400.0,
         drain_timeout: float = 5.0,
         incarnation: str | None = None,
         ticker: Ticker | None = None,
         boot_id: str | None = None,
     ) -> None:
-        """Intervals and time-outs in seconds; a bound of 0 builds means none."""
+        """Intervals and time-outs in seconds; a bound of 0 builds means none.
+
+        Every `image_cache_interval` (0 or less: never) images that nothing has used for `image_cache_age` go.
+        """
         self.host = host
         self.driver = driver
         self.incarnation = incarnation or world.uuid()
-        self.host_rebooted = False
-        """Known after start: the machine was booted since this agent last ran on it."""
         self._bus = bus
         self._journal = journal
         self._world = world
         self._images: ImageSource = images or NoImages()
         self._builds = asyncio.Semaphore(max_concurrent_builds) if max_concurrent_builds > 0 else None
         self._drain_timeout = drain_timeout
-        self._boot_id = boot_id
+        self._ticker = ticker or Ticker(world)
+        self._image_cache_interval = image_cache_interval
+        self._image_cache_age = image_cache_age
+        self._evicting: Periodic | None = None
         self._draining = False
         self._sending: set[asyncio.Task[None]] = set()
         self._works: dict[str, _Work] = {}
@@ -97,10 +103,11 @@ class Agent:
         self.reporter = Reporter(
             host=host,
             incarnation=self.incarnation,
+            boot_id=boot_id or read_boot_id(),
             driver=driver,
             bus=bus,
             world=world,
-            ticker=ticker or Ticker(world),
+            ticker=self._ticker,
             busy=self._lanes.__contains__,
             report_interval=report_interval,
             sync_power_state_interval=sync_power_state_interval,
@@ -110,13 +117,14 @@ class Agent:
         """Adopt the host, take up what the journal left open, listen and report. Raises what the driver raises."""
         self._draining = False
         await self.driver.start()
-        self.host_rebooted = await self._journal.changed_boot(self.host, self._boot_id or read_boot_id())
-        self.reporter.rebooted = self.host_rebooted
         for entry in await self._journal.unfinished(self.host):
             self._enqueue(_Work(entry.command, None if entry.had_secrets else Secrets()))
         # Listen first: conductors take the report as the sign that now they may ask again.
         self._subscription = await self._bus.listen(f"agent.{self.host}", self._handle)
         await self.reporter.start()
+        if self._image_cache_interval > 0:
+            interval = self._image_cache_interval
+            self._evicting = self._ticker.every(interval, self._evict_images, first=interval)
 
     async def stop(self) -> None:
         """Take nothing more, give what runs `drain_timeout` seconds, leave the rest to the journal."""
@@ -124,6 +132,8 @@ class Agent:
             await self._subscription.close()
             self._subscription = None
         await self.reporter.stop()
+        if self._evicting is not None:
+            self._evicting.stop()
         self._draining = True
         tasks = [work.task for work in self._works.values() if work.task is not None]
         if tasks:
@@ -139,19 +149,10 @@ class Agent:
         self._works.clear()
         await self.driver.close()
 
-    async def resume_guests(self, server_uuids: list[str]) -> dict[str, str]:
-        """Start guests that should run and do not, after the host itself was booted; the errors by server.
-
-        Who should run only the database knows, so this is called with the conductor's word.
-        """
-        errors: dict[str, str] = {}
-        for uuid in server_uuids:
-            try:
-                if uuid not in self._lanes and await self.driver.power_state(uuid) is PowerState.SHUTDOWN:
-                    await self.driver.ensure_running(uuid)
-            except KilonovaError as error:
-                errors[uuid] = error.message
-        return errors
+    async def _evict_images(self) -> None:
+        evicted = await self.driver.ensure_images_evicted(unused_for=self._image_cache_age, free_bytes=0)
+        if evicted:
+            log.info("agent.images_evicted", host=self.host, images=evicted)
 
     async def _handle(self, message: Message) -> Answer | None:
         if isinstance(message, Command):

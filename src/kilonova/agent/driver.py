@@ -176,7 +176,10 @@ class Driver(Protocol):
         """Ask the guest to power off; after `timeout` seconds (0: at once) cut the power."""
 
     async def ensure_rebooted(self, uuid: str, *, hard: bool, marker: str, timeout: float) -> None:
-        """Exactly one reboot per `marker` (it is remembered with the guest); soft falls back to hard after `timeout` seconds."""
+        """Exactly one reboot per `marker`, which is remembered with the guest.
+
+        Soft falls back to hard after `timeout` seconds.
+        """
 
     async def ensure_paused(self, uuid: str) -> None: ...
 

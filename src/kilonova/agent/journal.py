@@ -31,7 +31,6 @@ CREATE INDEX IF NOT EXISTS command_ended ON command (ended) WHERE ended IS NOT N
 CREATE TABLE IF NOT EXISTS newest (
     host TEXT NOT NULL, server TEXT NOT NULL, operation INTEGER NOT NULL, attempt INTEGER NOT NULL,
     undo INTEGER NOT NULL, mark TEXT, seen REAL NOT NULL, PRIMARY KEY (host, server)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS host (host TEXT PRIMARY KEY, boot_id TEXT) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
 
@@ -200,17 +199,6 @@ class Journal:
             ).fetchone()
         )
         return None if row is None else row[0]
-
-    async def changed_boot(self, host: str, boot_id: str) -> bool:
-        """True when this host was seen before with another boot id; the new one is remembered."""
-
-        def job(db: sqlite3.Connection) -> bool:
-            row = db.execute("SELECT boot_id FROM host WHERE host = ?", (host,)).fetchone()
-            if row is None or row[0] != boot_id:
-                db.execute("INSERT OR REPLACE INTO host (host, boot_id) VALUES (?, ?)", (host, boot_id))
-            return row is not None and row[0] != boot_id
-
-        return await self._writer.run(job)
 
     async def _prune_sometimes(self, now: float) -> None:
         first, self._pruned = self._pruned is None, now if self._pruned is None else self._pruned

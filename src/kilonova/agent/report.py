@@ -97,6 +97,7 @@ class Reporter:
         *,
         host: str,
         incarnation: str,
+        boot_id: str,
         driver: Driver,
         bus: Bus,
         world: World,
@@ -109,7 +110,7 @@ class Reporter:
         """Intervals in seconds. `busy`: a command works on this server now, so its power states are passing ones."""
         self.host = host
         self.incarnation = incarnation
-        self.rebooted = False
+        self.boot_id = boot_id
         self._driver = driver
         self._bus = bus
         self._world = world
@@ -168,7 +169,7 @@ class Reporter:
     async def host_report(self) -> HostReport:
         inventory = await self._driver.inventory()
         self._reported = (inventory, self._world.monotonic())
-        return HostReport(host=self.host, incarnation=self.incarnation, inventory=inventory, rebooted=self.rebooted)
+        return HostReport(host=self.host, incarnation=self.incarnation, inventory=inventory, boot_id=self.boot_id)
 
     async def power(self) -> None:
         await self._bus.send("conductor", await self.power_report())
@@ -177,7 +178,7 @@ class Reporter:
         """The power states of all guests of ours."""
         guests = await self._driver.guests()
         states = {guest.uuid: int(guest.power_state) for guest in guests if guest.deployment_id is not None}
-        return PowerReport(host=self.host, states=states, complete=True)
+        return PowerReport(host=self.host, incarnation=self.incarnation, states=states, complete=True)
 
     def settled(self, server_uuid: str, power_state: object) -> None:
         """A server's commands have ended with this power state: report only what came to differ from it."""
@@ -213,7 +214,7 @@ class Reporter:
         while self._pending:
             await self._world.sleep(0.1)
             states, self._pending = self._pending, {}
-            await self._send_quietly(PowerReport(host=self.host, states=states))
+            await self._send_quietly(PowerReport(host=self.host, incarnation=self.incarnation, states=states))
 
     async def _send_quietly(self, message: Message) -> None:
         try:

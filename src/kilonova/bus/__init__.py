@@ -26,7 +26,7 @@ class Bus(Protocol):
     async def close(self) -> None: ...
 
     async def send(self, address: str, message: Message) -> None:
-        """Hand over for delivery. Raises Transient when the broker cannot be reached; a missing receiver is no error."""
+        """Hand over for delivery; a missing receiver is no error. Raises Transient without the broker."""
 
     async def ask(self, address: str, message: Message, timeout: float) -> Answer:
         """Send and wait for the answer, `timeout` seconds. Raises Unavailable when none comes."""

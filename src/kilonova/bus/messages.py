@@ -60,15 +60,15 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     host: str
     incarnation: str
     inventory: Inventory
-    mapped: bool = True
-    rebooted: bool = False
-    """The machine was booted since the agent last ran on it: guests that should run may be off."""
+    boot_id: str = ""
+    """Of the machine; another one than last time means that it was booted: guests that should run may be off."""
 
 
 class PowerReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Agent -> conductor: power states of guests; `complete` when it names every guest of ours on the host."""
 
     host: str
+    incarnation: str
     states: dict[str, int]
     complete: bool = False
 

@@ -13,6 +13,7 @@ from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import compute_nodes, services
 from kilonova.db.types import database_seconds
+from kilonova.reconcile.host_boot import start_guests
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
 
@@ -70,15 +71,28 @@ class Hosts:
     def on_heartbeat(self, beat: Heartbeat) -> None:
         self._beats.add((beat.host, beat.binary))
 
-    async def on_report(self, report: HostReport) -> None:
-        """Make or change the rows of a host, so that it counts from now on."""
+    async def on_report(self, report: HostReport) -> list[int]:
+        """Make or change the rows of a host, so that it counts from now on; returns the operations started.
+
+        When its machine was booted, guests that ran are started again where configured. That stands in the
+        transaction that remembers the boot, so it happens once.
+        """
         self._up.pop(report.host, None)
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Tx) -> list[int]:
             service_id = await self._ensure_service(tx, report.host, "nova-compute", report.incarnation)
             await self._ensure_node(tx, service_id, report)
+            c = services.c
+            booted = await tx.execute(
+                sa.update(services)
+                .where(c.id == service_id, c.boot_id != report.boot_id)
+                .values(boot_id=report.boot_id)
+            )
+            if booted.rowcount and self.settings.resume_guests_state_on_host_boot:
+                return await start_guests(tx, self.world, report.host)
+            return []
 
-        await self.db.write(work)
+        return await self.db.write(work)
 
     async def _flush_loop(self) -> None:
         while True:

@@ -99,7 +99,8 @@ class Conductor:
             case Heartbeat():
                 self.hosts.on_heartbeat(message)
             case HostReport():
-                await self.hosts.on_report(message)
+                for operation_id in await self.hosts.on_report(message):
+                    self.engine.wake(operation_id)
                 self.agents.on_host_back(message.host)
                 self.tombstones.poke()
             case PowerReport():

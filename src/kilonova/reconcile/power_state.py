@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import sqlalchemy as sa
 import structlog
 
 from kilonova.bus.messages import PowerReport, ServerQuestion
@@ -11,7 +12,7 @@ from kilonova.compute import states
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
-from kilonova.db.tables import instances
+from kilonova.db.tables import instances, services
 from kilonova.engine import store
 from kilonova.errors import Transient, Unavailable
 from kilonova.runtime import Runtime
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 OFF = (states.POWER_SHUTDOWN, states.POWER_CRASHED)
 CHUNK = 500
+INTRODUCTIONS = 25
+"""Looks, 0.2 s apart, for the host's own report before its power states are left to the next round."""
 
 
 class PowerStates:
@@ -27,7 +30,12 @@ class PowerStates:
         self.rt = rt
 
     async def on_report(self, report: PowerReport) -> list[int]:
-        """Record differences of servers that nothing is being done to; returns the operations started."""
+        """Record differences of servers that nothing is being done to; returns the operations started.
+
+        A report counts when its agent's own is known: after a boot of the host that one decides who is started.
+        """
+        if not await self._introduced(report):
+            return []
         started: list[int] = []
         uuids = list(report.states)
         for start in range(0, len(uuids), CHUNK):
@@ -82,6 +90,23 @@ class PowerStates:
             return await self.rt.db.write(work)
         except _ChangedMeanwhile:
             return None
+
+    async def _introduced(self, report: PowerReport) -> bool:
+        """Whether the agent's report of its host has been taken; the two may overtake each other by a moment."""
+
+        async def known(tx: Tx) -> bool:
+            query = sa.select(services.c.incarnation).where(
+                services.c.host == report.host, services.c.binary == "nova-compute"
+            )
+            row = (await tx.execute(query)).first()
+            return row is not None and row.incarnation == report.incarnation
+
+        for _ in range(INTRODUCTIONS):
+            if await self.rt.db.read(known):
+                return True
+            await self.rt.world.sleep(0.2)
+        log.info("power states of an unknown agent ignored", host=report.host)
+        return False
 
     async def _ask(self, server: Server, reported: int) -> int:
         """The state now: a report may be late, from before the last operation."""

@@ -284,6 +284,7 @@ def upgrade() -> None:
         sa.Column("forced_down", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("availability_zone", sa.String(length=255), nullable=True, comment="None: the default zone"),
         sa.Column("incarnation", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("boot_id", sa.String(length=64), server_default="", nullable=False, comment="Of the host's machine"),
         sa.Column("last_seen", sa.Double(), server_default="0", nullable=False, comment="Database clock, seconds"),
         sa.Column("created_at", DateTime, nullable=False),
         sa.Column("updated_at", DateTime, nullable=True),
