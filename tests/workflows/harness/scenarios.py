@@ -1,0 +1,157 @@
+"""What is done to a server, from which state, and how it ends when nothing that matters goes wrong."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.compute import states
+from kilonova.compute.servers import power, rebuild
+from kilonova.context import RequestContext
+from kilonova.db.servers import Server
+from kilonova.db.tables import instance_types
+from kilonova.runtime import Runtime
+from tests.workflows.harness.audit import GONE
+from tests.workflows.harness.cloud import PASSWORD, FaultCloud
+from tests.workflows.harness.director import Director
+
+Verb = Callable[[Runtime, RequestContext, Server], Awaitable[Any]]
+
+
+async def _hard_reboot(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await power.reboot(rt, ctx, server, hard=True)
+
+
+async def _soft_reboot(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await power.reboot(rt, ctx, server, hard=False)
+
+
+async def _rebuild(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await rebuild.rebuild(
+        rt, ctx, server, rebuild.RebuildRequest(image_ref="image-1", admin_password=PASSWORD, changes={})
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """`verb` None: create; `start` None: there is no server before. `effects`: how often each verb took effect."""
+
+    name: str
+    kind: str
+    start: str | None
+    end: str
+    verb: Verb | None = None
+    deletes: bool = False
+    effects: Mapping[str, int] = field(default_factory=dict)
+
+    async def act(self, cloud: FaultCloud) -> None:
+        if self.start is None:
+            await cloud.create()
+            return
+        server = (await cloud.all_servers())[0]
+        if self.deletes:
+            await cloud.delete(server.uuid)
+        elif self.verb is not None:
+            verb = self.verb
+            await cloud.as_api(lambda rt: verb(rt, cloud.context(), server))
+
+
+_BUILT = {"disks": 1, "config_drive": 1, "defined": 1, "running": 1}
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(name="boot", kind="boot", start=None, end=states.ACTIVE, effects=_BUILT),
+        Scenario(
+            name="delete",
+            kind="delete",
+            start=states.ACTIVE,
+            end=GONE,
+            deletes=True,
+            effects={**_BUILT, "absent": 1, "disks_absent": 1},
+        ),
+        Scenario(
+            name="reboot soft", kind="reboot", start=states.ACTIVE, end=states.ACTIVE, verb=_soft_reboot,
+            effects={**_BUILT, "rebooted": 1},
+        ),
+        Scenario(
+            name="reboot hard", kind="reboot", start=states.ACTIVE, end=states.ACTIVE, verb=_hard_reboot,
+            effects={**_BUILT, "rebooted": 1},
+        ),
+        Scenario(
+            name="stop", kind="stop", start=states.ACTIVE, end=states.STOPPED, verb=power.stop,
+            effects={**_BUILT, "stopped": 1},
+        ),
+        Scenario(
+            name="start", kind="start", start=states.STOPPED, end=states.ACTIVE, verb=power.start,
+            effects={**_BUILT, "stopped": 1, "running": 2},
+        ),
+        Scenario(
+            name="pause", kind="pause", start=states.ACTIVE, end=states.PAUSED, verb=power.pause,
+            effects={**_BUILT, "paused": 1},
+        ),
+        Scenario(
+            name="unpause", kind="unpause", start=states.PAUSED, end=states.ACTIVE, verb=power.unpause,
+            effects={**_BUILT, "paused": 1, "unpaused": 1},
+        ),
+        Scenario(
+            name="suspend", kind="suspend", start=states.ACTIVE, end=states.SUSPENDED, verb=power.suspend,
+            effects={**_BUILT, "suspended": 1},
+        ),
+        Scenario(
+            name="resume", kind="resume", start=states.SUSPENDED, end=states.ACTIVE, verb=power.resume,
+            effects={**_BUILT, "suspended": 1, "resumed": 1},
+        ),
+        Scenario(
+            name="rebuild", kind="rebuild", start=states.ACTIVE, end=states.ACTIVE, verb=_rebuild,
+            effects={"disks": 2, "config_drive": 2, "defined": 2, "running": 2, "absent": 1, "disks_absent": 1},
+        ),
+        Scenario(
+            name="rebuild stopped", kind="rebuild", start=states.STOPPED, end=states.STOPPED, verb=_rebuild,
+            effects={
+                "disks": 2, "config_drive": 2, "defined": 2, "running": 1, "stopped": 1, "absent": 1,
+                "disks_absent": 1,
+            },
+        ),
+    )
+}  # fmt: skip
+
+_WAYS: dict[str, Verb] = {states.STOPPED: power.stop, states.PAUSED: power.pause, states.SUSPENDED: power.suspend}
+
+
+async def make_template(directory: Path, start: str | None) -> None:
+    """A cloud's files with one server in a state, or with none."""
+    from tests.workflows.harness.cases import rest, schema
+
+    await schema(directory)
+    cloud = FaultCloud(directory, Director(), 0)
+    await cloud.start()
+    try:
+
+        async def flavor(tx: Any) -> None:
+            now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+            for number, vcpus in (("1", 1), ("2", 2)):
+                await tx.execute(
+                    sa.insert(instance_types).values(
+                        flavorid=number, name=f"m{number}", vcpus=vcpus, memory_mb=512 * vcpus, root_gb=vcpus,
+                        extra_specs={}, created_at=now,
+                    )
+                )  # fmt: skip
+
+        await cloud.db.write(flavor)
+        if start is not None:
+            uuid = await cloud.create()
+            assert uuid is not None
+            assert await rest(cloud, {states.ACTIVE}) == []
+            if start in _WAYS:
+                server = await cloud.server(uuid)
+                assert server is not None
+                await _WAYS[start](cloud.runtime(cloud.api), cloud.context(), server)
+                assert await rest(cloud, {start}) == []
+    finally:
+        await cloud.close()
