@@ -13,6 +13,7 @@ import uvicorn
 from oslo_config import cfg
 
 from kilonova import config
+from kilonova import log as logs
 from kilonova.agent.agent import Agent
 from kilonova.agent.driver import Driver
 from kilonova.agent.journal import Journal, host_lock
@@ -49,6 +50,9 @@ class Roles:
         settings = self.settings
         conf = config.load(settings.config_files)
         compute = config.compute_settings(conf, deployment_id=settings.cloud_id)
+        settings.log_dir.mkdir(parents=True, exist_ok=True)
+        self._log = (settings.log_dir / "kilonova.log").open("a", buffering=1)
+        logs.configure(self._log, debug=conf.debug)
         directory = settings.data_dir
         directory.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
@@ -75,9 +79,7 @@ class Roles:
         stack.push_async_callback(identity.close)
         images = ImageClient(settings.image_url, identity.service_token)
         stack.push_async_callback(images.close)
-        rt = Runtime(
-            world=world, db=db, bus=bus, images=images, image_token=identity.service_token, settings=compute
-        )
+        rt = Runtime(world=world, db=db, bus=bus, images=images, image_token=identity.service_token, settings=compute)
         scheduler = Scheduler(db, bus, world, compute)
         await scheduler.start()
         stack.push_async_callback(scheduler.stop)
@@ -106,8 +108,9 @@ class Roles:
                 drivers[name] = SimDriver(options, rt.world, host=name, state=state)
         else:
             drivers[rt.settings.host] = libvirt_driver(self.settings, conf, rt.settings)
+            # Simulated hosts need none: the state directory, which is locked, is all that they have.
+            stack.enter_context(host_lock(directory, rt.settings.host))
         for name, driver in drivers.items():
-            stack.enter_context(host_lock(directory, name))
             agent = Agent(
                 host=name,
                 driver=driver,
