@@ -13,6 +13,7 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from kilonova.api.settings import ApiSettings
 from kilonova.errors import Invalid
 from kilonova.settings import ComputeSettings, QuotaDefaults
 
@@ -75,6 +76,23 @@ _QUOTA: list[cfg.Opt] = [
     for name in QuotaDefaults.__dataclass_fields__
 ]
 
+_MIDDLEWARE: list[cfg.Opt] = [
+    cfg.IntOpt("max_request_body_size", default=114688, min=1, help="Largest request, bytes"),
+    cfg.BoolOpt(
+        "enable_proxy_headers_parsing", default=False, help="Believe Forwarded and X-Forwarded-*: behind a proxy only"
+    ),
+]
+_WSGI: list[cfg.Opt] = [
+    cfg.StrOpt("secure_proxy_ssl_header", help="A header in which a proxy tells the scheme, as HTTP_X_FORWARDED_PROTO"),
+]
+_POLICY: list[cfg.Opt] = [
+    cfg.StrOpt("policy_file", help="Rules that differ from the defaults"),
+]
+_AUTHTOKEN: list[cfg.Opt] = [
+    cfg.StrOpt("www_authenticate_uri", deprecated_name="auth_uri", help="Identity's address for those without a token"),
+    cfg.IntOpt("token_cache_time", default=300, min=0, help="Seconds for which a token's meaning is believed"),
+]
+
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": _DEFAULT,
     "api": _API,
@@ -83,6 +101,10 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "image_cache": _IMAGE_CACHE,
     "vnc": _VNC,
     "quota": _QUOTA,
+    "oslo_middleware": _MIDDLEWARE,
+    "wsgi": _WSGI,
+    "oslo_policy": _POLICY,
+    "keystone_authtoken": _AUTHTOKEN,
 }
 
 
@@ -132,6 +154,20 @@ def _names(options: list[cfg.Opt]) -> set[str]:
 def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def api_settings(conf: cfg.ConfigOpts, *, identity_url: str) -> ApiSettings:
+    """The HTTP layer's settings. Raises Invalid when the policy file named is not there."""
+    policy_file = Path(conf.oslo_policy.policy_file) if conf.oslo_policy.policy_file else None
+    if policy_file is not None and not policy_file.is_file():
+        raise Invalid(f"Configuration: [oslo_policy] policy_file {policy_file} does not exist.")
+    return ApiSettings(
+        max_request_body_size=conf.oslo_middleware.max_request_body_size,
+        enable_proxy_headers_parsing=conf.oslo_middleware.enable_proxy_headers_parsing,
+        secure_proxy_ssl_header=conf.wsgi.secure_proxy_ssl_header,
+        policy_file=policy_file,
+        www_authenticate_uri=conf.keystone_authtoken.www_authenticate_uri or identity_url,
+    )
 
 
 def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSettings:

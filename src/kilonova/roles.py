@@ -22,6 +22,7 @@ from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
 from kilonova.allinone.settings import CloudSettings
 from kilonova.api.app import create_app
+from kilonova.api.settings import ApiSettings
 from kilonova.bus.memory import MemoryBus
 from kilonova.clients.identity import IdentityClient, IdentityTokens
 from kilonova.clients.image import ImageClient
@@ -88,7 +89,9 @@ class Roles:
         await self._conductor.start(alone=True)
         stack.push_async_callback(self._conductor.stop)
         await self._start_agents(stack, conf, rt, images, directory)
-        await self._start_api(stack, rt, identity)
+        tokens = IdentityTokens(identity, cache_time=conf.keystone_authtoken.token_cache_time)
+        api = config.api_settings(conf, identity_url=settings.identity_url)
+        await self._start_api(stack, rt, tokens, api)
 
     async def _start_agents(
         self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, rt: Runtime, images: ImageClient, directory: Path
@@ -129,14 +132,17 @@ class Roles:
             stack.push_async_callback(agent.stop)
             self._hosts.append(name)
 
-    async def _start_api(self, stack: contextlib.AsyncExitStack, rt: Runtime, identity: IdentityClient) -> None:
+    async def _start_api(
+        self, stack: contextlib.AsyncExitStack, rt: Runtime, tokens: IdentityTokens, api: ApiSettings
+    ) -> None:
         family = socket.AF_INET6 if ":" in self.settings.bind else socket.AF_INET
         listener = socket.create_server(
             (self.settings.bind, self.settings.ports.compute), family=family, backlog=1024, reuse_port=False
         )
+        tokens = IdentityTokens(identity)
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(rt, IdentityTokens(identity)),
+                create_app(rt, tokens, projects=tokens, settings=ApiSettings(www_authenticate_uri=identity.url)),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
