@@ -139,10 +139,9 @@ class Roles:
         listener = socket.create_server(
             (self.settings.bind, self.settings.ports.compute), family=family, backlog=1024, reuse_port=False
         )
-        tokens = IdentityTokens(identity)
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(rt, tokens, projects=tokens, settings=ApiSettings(www_authenticate_uri=identity.url)),
+                create_app(rt, tokens, projects=tokens, settings=api),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -20,7 +20,10 @@ def write(tmp_path: Path, text: str) -> list[Path]:
 
 
 def test_sections_may_repeat_and_my_ip_is_filled_in(tmp_path: Path) -> None:
-    text = "[DEFAULT]\nmy_ip = 192.0.2.7\n[libvirt]\nvirt_type = qemu\n[DEFAULT]\nhost = compute01\n[vnc]\nvncserver_listen = $my_ip\n"
+    text = (
+        "[DEFAULT]\nmy_ip = 192.0.2.7\n[libvirt]\nvirt_type = qemu\n"
+        "[DEFAULT]\nhost = compute01\n[vnc]\nvncserver_listen = $my_ip\n"
+    )
     conf = config.load(write(tmp_path, text))
     assert (conf.host, conf.vnc.server_listen, conf.libvirt.virt_type) == ("compute01", "192.0.2.7", "qemu")
 
