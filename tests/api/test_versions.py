@@ -74,7 +74,9 @@ async def test_any_other_path_offers_choices(api: Client) -> None:
         ({"OpenStack-API-Version": "compute latest"}, "2.104"),
         ({"X-OpenStack-Nova-API-Version": "2.5"}, "2.5"),
         ({"X-OpenStack-Nova-API-Version": "latest"}, "2.104"),
-        ({"X-OpenStack-Nova-API-Version": ""}, "2.1"),
+        ({"OpenStack-API-Version": ""}, "2.1"),
+        ({"OpenStack-API-Version": "compute 2.3,compute 2.4"}, "2.4"),
+        ({"OpenStack-API-Version": "Compute 2.3"}, "2.3"),
         ({"X-OpenStack-Nova-API-Version": "2.5", "OpenStack-API-Version": "compute 2.10"}, "2.10"),
         ({"X-OpenStack-Nova-API-Version": "2.5", "OpenStack-API-Version": "identity 3.0"}, "2.5"),
     ],
@@ -101,7 +103,7 @@ async def test_version_that_is_not_served_is_406(api: Client, asked: str) -> Non
     assert answer.headers["x-openstack-nova-api-version"] == asked
 
 
-@pytest.mark.parametrize("asked", ["abc", "LATEST", "2", "2.01", "2.1.1", "-2.1"])
+@pytest.mark.parametrize("asked", ["abc", "LATEST", "2", "2.01", "2.1.1", "-2.1", "2.3 x"])
 async def test_what_is_no_version_is_400(api: Client, asked: str) -> None:
     answer = await api("GET", "/versions/v2.1", version=asked)
     assert answer.status_code == 400
@@ -111,11 +113,28 @@ async def test_what_is_no_version_is_400(api: Client, asked: str) -> None:
     assert "openstack-api-version" not in answer.headers
 
 
+async def test_an_empty_old_header_is_no_version(api: Client) -> None:
+    answer = await api("GET", "/versions/v2.1", headers={"X-OpenStack-Nova-API-Version": ""})
+    assert answer.status_code == 400
+
+
 async def test_missing_token_is_401_and_says_where_to_get_one(api: Client) -> None:
     answer = await api("GET", "/versions/v2.1", token=None)
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == 401
     assert answer.headers["www-authenticate"].startswith("Keystone uri=")
+
+
+@pytest.mark.parametrize("token", [b"caf\xc3\xa9", b"a b\x7f"])
+async def test_token_that_can_be_none_is_401(api: Client, token: bytes) -> None:
+    answer = await api.http.get("/v2.1/versions/v2.1", headers=[(b"X-Auth-Token", token)])
+    assert answer.status_code == 401
+
+
+async def test_token_of_no_project_is_403(api: Client) -> None:
+    answer = await api("GET", "/versions/v2.1", token="unscoped")
+    assert answer.status_code == 403
+    assert "project" in answer.json()["forbidden"]["message"]
 
 
 async def test_unknown_path_method_and_trailing_slash_are_404(api: Client) -> None:

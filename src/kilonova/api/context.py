@@ -10,6 +10,7 @@ from kilonova.api.policy import Policy
 from kilonova.context import RequestContext
 from kilonova.errors import Forbidden, Unauthorized
 
+NOT_GOOD = "The request you have made requires authentication."
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
@@ -33,16 +34,24 @@ class TokenValidator(Protocol):
         ...
 
 
+def _token(value: bytes | None) -> str | None:
+    """A token's text; raises Unauthorized for what cannot be one, so that it is sent nowhere."""
+    if not value:
+        return None
+    text = value.decode("latin-1")
+    if not (text.isascii() and text.isprintable()):
+        raise Unauthorized(NOT_GOOD)
+    return text
+
+
 async def authenticate(
     headers: dict[bytes, bytes], method: str, path: str, request_id: str, validator: TokenValidator, policy: Policy
 ) -> RequestContext:
-    token = headers.get(b"x-auth-token") or headers.get(b"x-storage-token")
-    if not token:
-        raise Unauthorized("The request you have made requires authentication.")
-    service_token = headers.get(b"x-service-token")
-    caller = await validator.validate(
-        token.decode("latin-1"), service_token.decode("latin-1") if service_token else None, method, path
-    )
+    """Raises Unauthorized without a good token, and Forbidden for one of no project."""
+    token = _token(headers.get(b"x-auth-token") or headers.get(b"x-storage-token"))
+    if token is None:
+        raise Unauthorized(NOT_GOOD)
+    caller = await validator.validate(token, _token(headers.get(b"x-service-token")), method, path)
     if caller.project_id is None:
         raise Forbidden("This service needs a token of a project; the token given is of none.")
     given = headers.get(b"x-openstack-request-id")

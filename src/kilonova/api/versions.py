@@ -132,17 +132,14 @@ def negotiate(headers: dict[bytes, bytes]) -> Version:
 
 def _of_service(value: str) -> str | None:
     """The version of `compute` in a list like `identity 3.0, compute 2.10`; of several the last."""
-    asked = None
-    for part in value.split(","):
-        words = part.split()
+    for part in reversed(value.split(",")):
+        words = part.strip().split(None, 1)
         if len(words) == 2 and words[0].lower() == "compute":
-            asked = words[1]
-    return asked
+            return words[1].strip()
+    return None
 
 
 def _served(text: str) -> Version:
-    if not text:
-        return MIN
     if text == "latest":
         return MAX
     try:

@@ -10,10 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from kilonova.api.context import Caller
+from kilonova.api.context import NOT_GOOD, Caller
 from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Unauthorized, Unavailable
 
@@ -29,7 +30,6 @@ REFUSED_TIME = 10.0
 CACHE_SIZE = 5000
 
 ACCESS_RULES = {"OpenStack-Identity-Access-Rules": "1.0"}
-NOT_GOOD = "The request you have made requires authentication."
 
 
 def _now() -> float:
@@ -157,6 +157,16 @@ class IdentityTokens:
             project_domain_id=caller.project_domain_id,
             service_roles=service.caller.roles,
         )
+
+    async def exists(self, project_id: str) -> bool | None:
+        """Whether there is such a project; None when Identity does not say."""
+        try:
+            answer = await self._client.ask("GET", f"/projects/{quote(project_id, safe='')}")
+        except Unavailable:
+            return None
+        if answer.status_code == 404:
+            return False
+        return True if answer.status_code == 200 else None
 
     async def _service(self, service_token: str | None) -> _Known | None:
         """The service that speaks for the user; a service token that is no good is an error, not nothing."""

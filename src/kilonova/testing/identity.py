@@ -27,6 +27,7 @@ CALLERS = {
     "other": caller("other", "member", "reader", project_id=OTHER_PROJECT),
     "other-admin": caller("other-admin", "admin", "manager", "member", "reader", project_id=OTHER_PROJECT),
     "nobody": caller("nobody"),
+    "unscoped": caller("unscoped", "admin", project_id=None),
 }
 
 
