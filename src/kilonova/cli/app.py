@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from kilonova.cli.cloud import down, status, up
+from kilonova.cli.demo import demo
+from kilonova.cli.guest_image import guest_image
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +17,8 @@ app = typer.Typer(
 app.command()(up)
 app.command()(down)
 app.command()(status)
+app.command()(demo)
+app.command()(guest_image)
 
 
 @app.callback()

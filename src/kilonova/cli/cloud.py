@@ -41,15 +41,15 @@ def up(
         config_files=tuple(path.resolve() for path in config_file or ()),
     )
     if detach:
-        print_usage(up_detached(options, say=_say), detached=True)
+        print_usage(up_detached(options, say=say), detached=True)
         return
     began = time.monotonic()
 
     def on_ready(settings: CloudSettings) -> None:
-        _say(f"ready after {time.monotonic() - began:.1f} s")
+        say(f"ready after {time.monotonic() - began:.1f} s")
         print_usage(settings, detached=False)
 
-    run_up(options, say=_say, on_ready=on_ready)
+    run_up(options, say=say, on_ready=on_ready)
 
 
 def down(
@@ -59,23 +59,23 @@ def down(
     ] = False,
 ) -> None:
     """Stop a cloud. Its running guests stay up, unless --stop-guests; nothing stored is removed."""
-    run_down(state_dir, stop_guests=stop_guests, say=_say)
+    run_down(state_dir, stop_guests=stop_guests, say=say)
 
 
 def status(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
     """Show what runs. Exit code 0 only when a server can be created."""
     report = read_report(state_dir.resolve())
     if report is None:
-        _say(f"not running (state directory {state_dir.resolve()})")
+        say(f"not running (state directory {state_dir.resolve()})")
         raise typer.Exit(3)
     Console().print(_table(report))
     if report.silent_for > FRESH:
-        _say(f"NOT READY: process {report.owner.pid} has been silent for {report.silent_for:.0f} s")
+        say(f"NOT READY: process {report.owner.pid} has been silent for {report.silent_for:.0f} s")
         raise typer.Exit(2)
     if not report.ready:
-        _say(f"NOT READY: {report.reason}")
+        say(f"NOT READY: {report.reason}")
         raise typer.Exit(2)
-    _say(f"ready: a server can be created (hypervisor {report.hypervisor})")
+    say(f"ready: a server can be created (hypervisor {report.hypervisor})")
 
 
 def print_usage(settings: CloudSettings, *, detached: bool) -> None:
@@ -119,5 +119,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell the user, at once."""
     print(line, flush=True)
