@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,25 @@ def from_row(row: Sequence[Any]) -> Flavor:
     return Flavor(*row)
 
 
+# Statements are built once: to build one costs more than to run it.
+_ACCESSIBLE = sa.or_(
+    instance_types.c.is_public,
+    sa.exists().where(
+        instance_type_projects.c.instance_type_id == instance_types.c.id,
+        instance_type_projects.c.project_id == sa.bindparam("project_id"),
+    ),
+)
+_GET = sa.select(instance_types).where(instance_types.c.flavorid == sa.bindparam("flavorid"))
+_GET_ACCESSIBLE = _GET.where(_ACCESSIBLE)
+
+
 async def get(tx: Tx, flavorid: str, *, project_id: str | None = None) -> Flavor | None:
     """The flavor, or None; with `project_id` only if it is public or that project has access."""
-    query = sa.select(instance_types).where(instance_types.c.flavorid == flavorid)
-    if project_id is not None:
-        query = query.where(_accessible(project_id))
-    row = (await tx.execute(query)).first()
+    if project_id is None:
+        result = await tx.execute(_GET, {"flavorid": flavorid})
+    else:
+        result = await tx.execute(_GET_ACCESSIBLE, {"flavorid": flavorid, "project_id": project_id})
+    row = result.first()
     return from_row(row) if row else None
 
 
@@ -65,14 +79,6 @@ SORT_KEYS = {
     "vcpu_weight": sa.literal(0),
     "vcpus": instance_types.c.vcpus,
 }
-
-
-def _accessible(project_id: str) -> sa.ColumnElement[bool]:
-    access = sa.exists().where(
-        instance_type_projects.c.instance_type_id == instance_types.c.id,
-        instance_type_projects.c.project_id == project_id,
-    )
-    return sa.or_(instance_types.c.is_public, access)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,36 +102,59 @@ class MarkerNotFound(Exception):
     pass
 
 
+@functools.lru_cache(maxsize=512)
+def _page(
+    names: frozenset[str], public: bool | None, sort_key: str, descending: bool
+) -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """The statements for a marker and for a page; `names` are the parameters that restrict it."""
+    c = instance_types.c
+    visible = [_ACCESSIBLE] if "visible" in names else []
+    conditions: list[sa.ColumnElement[bool]] = list(visible)
+    if public is True and not visible:
+        conditions.append(_ACCESSIBLE)
+    elif public is False:
+        conditions.append(sa.not_(c.is_public))
+    if "enabled" in names:
+        conditions.append(sa.not_(c.disabled))
+    if "min_memory_mb" in names:
+        conditions.append(c.memory_mb >= sa.bindparam("min_memory_mb"))
+    if "min_root_gb" in names:
+        conditions.append(c.root_gb >= sa.bindparam("min_root_gb"))
+    if "name" in names:
+        conditions.append(c.name.regexp_match(sa.bindparam("name", type_=sa.String)))
+    key = SORT_KEYS[sort_key]
+    marker = sa.select(key, c.id).where(c.flavorid == sa.bindparam("marker"), *visible)
+    if "marker" in names:
+        value: sa.ColumnElement[Any] = sa.bindparam("marker_value", type_=key.type)
+        row_id: sa.ColumnElement[int] = sa.bindparam("marker_id")
+        beyond = (key < value, c.id < row_id) if descending else (key > value, c.id > row_id)
+        conditions.append(sa.or_(beyond[0], sa.and_(key == value, beyond[1])))
+    order = (key.desc(), c.id.desc()) if descending else (key.asc(), c.id.asc())
+    page = sa.select(instance_types).where(*conditions).order_by(*order).limit(sa.bindparam("limit"))
+    return marker, page
+
+
 async def find(
     tx: Tx, wanted: Filter, *, sort_key: str, descending: bool, limit: int, marker: str | None
 ) -> list[Flavor]:
     """One page of flavors, after the one whose flavorid is `marker`. Raises MarkerNotFound."""
-    visible = [] if wanted.visible_to is None else [_accessible(wanted.visible_to)]
-    conditions = list(visible)
-    c = instance_types.c
-    if wanted.public is True:
-        conditions.append(_accessible(wanted.project_id))
-    elif wanted.public is False:
-        conditions.append(sa.not_(c.is_public))
-    if wanted.enabled_only:
-        conditions.append(sa.not_(c.disabled))
-    if wanted.min_memory_mb is not None:
-        conditions.append(c.memory_mb >= wanted.min_memory_mb)
-    if wanted.min_root_gb is not None:
-        conditions.append(c.root_gb >= wanted.min_root_gb)
-    if wanted.name is not None:
-        conditions.append(c.name.regexp_match(wanted.name))
-    key = SORT_KEYS[sort_key]
+    given: dict[str, Any] = {
+        "visible": wanted.visible_to,
+        "enabled": wanted.enabled_only or None,
+        "min_memory_mb": wanted.min_memory_mb,
+        "min_root_gb": wanted.min_root_gb,
+        "name": wanted.name,
+        "marker": marker,
+    }
+    names = frozenset(name for name, value in given.items() if value is not None)
+    find_marker, page = _page(names, wanted.public, sort_key, descending)
+    values = {name: given[name] for name in names} | {"limit": limit, "project_id": wanted.project_id}
     if marker is not None:
-        found = (await tx.execute(sa.select(key, c.id).where(c.flavorid == marker, *visible))).first()
+        found = (await tx.execute(find_marker, values)).first()
         if found is None:
             raise MarkerNotFound
-        value, row_id = found
-        beyond = (key < value, c.id < row_id) if descending else (key > value, c.id > row_id)
-        conditions.append(sa.or_(beyond[0], sa.and_(key == value, beyond[1])))
-    order = (key.desc(), c.id.desc()) if descending else (key.asc(), c.id.asc())
-    query = sa.select(instance_types).where(*conditions).order_by(*order).limit(limit)
-    return [from_row(row) for row in await tx.execute(query)]
+        values["marker_value"], values["marker_id"] = found
+    return [from_row(row) for row in await tx.execute(page, values)]
 
 
 async def find_same(tx: Tx, flavorid: str, name: str) -> Flavor | None:

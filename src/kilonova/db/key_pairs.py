@@ -30,9 +30,13 @@ def from_row(row: Sequence[Any]) -> KeyPair:
     return KeyPair(*row)
 
 
+_GET = sa.select(key_pairs).where(
+    key_pairs.c.user_id == sa.bindparam("user_id"), key_pairs.c.name == sa.bindparam("name")
+)
+
+
 async def get(tx: Tx, user_id: str, name: str) -> KeyPair | None:
-    query = sa.select(key_pairs).where(key_pairs.c.user_id == user_id, key_pairs.c.name == name)
-    row = (await tx.execute(query)).first()
+    row = (await tx.execute(_GET, {"user_id": user_id, "name": name})).first()
     return from_row(row) if row else None
 
 

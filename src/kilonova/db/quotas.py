@@ -20,10 +20,13 @@ class Usage:
     ram: int = 0
 
 
+_USAGE = sa.select(quota_usages.c.instances, quota_usages.c.cores, quota_usages.c.ram).where(
+    quota_usages.c.project_id == sa.bindparam("project_id")
+)
+
+
 async def usage(tx: Tx, project_id: str) -> Usage:
-    c = quota_usages.c
-    query = sa.select(c.instances, c.cores, c.ram).where(c.project_id == project_id)
-    row = (await tx.execute(query)).first()
+    row = (await tx.execute(_USAGE, {"project_id": project_id})).first()
     return Usage(*row) if row else Usage()
 
 
