@@ -315,6 +315,7 @@ class ImageCache:
         header = await in_thread(lambda: qcow2.check_self_contained(part))
         try:
             output = await _examine_tool("info", "--output=json", "-U", "-f", "qcow2", str(part))
+            await _check_tables(image.id, part)
         except tools.ToolFailed as error:
             raise Invalid(f"Image {image.id} cannot be read as qcow2: {error.message}") from error
         info = msgspec.json.decode(output)
@@ -386,6 +387,19 @@ async def _remove(path: Path) -> None:
 
 async def _examine_tool(*arguments: str) -> bytes:
     return await tools.run("qemu-img", *arguments, cpu_seconds=_EXAMINE_CPU, address_space=_EXAMINE_MEMORY)
+
+
+async def _check_tables(image_id: str, path: Path) -> None:
+    """Raises Invalid for broken tables. Clusters that nothing refers to (status 3) do no harm."""
+    try:
+        await _examine_tool("check", "-q", "-f", "qcow2", str(path))
+    except tools.ToolFailed as error:
+        if error.status == 2:
+            raise Invalid(
+                f"Image {image_id} is damaged: its qcow2 tables have errors.", details=error.stderr
+            ) from error
+        if error.status != 3:
+            raise
 
 
 async def _convert(source: Path, target: Path, progress: Progress) -> None:

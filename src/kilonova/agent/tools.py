@@ -15,11 +15,12 @@ GIB = 1024**3
 
 
 class ToolFailed(HostFailure):
-    """A tool ended with an error; `stderr` is what it said."""
+    """A tool ended with an error. `stderr` is what it said, `status` its exit status; None when it could not end."""
 
-    def __init__(self, tool: str, reason: str, stderr: str = "") -> None:
+    def __init__(self, tool: str, reason: str, stderr: str = "", status: int | None = None) -> None:
         super().__init__(f"{tool} failed on this host: {reason}")
         self.stderr = stderr
+        self.status = status
 
     @property
     def disk_full(self) -> bool:
@@ -71,7 +72,7 @@ async def run(
     if process.returncode:
         said = err.decode(errors="replace").strip()
         reason = said.splitlines()[-1][:500] if said else f"exit status {process.returncode}"
-        raise ToolFailed(tool, reason, said)
+        raise ToolFailed(tool, reason, said, process.returncode)
     return out
 
 
