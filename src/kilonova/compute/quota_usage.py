@@ -34,21 +34,10 @@ _LIMITS = sa.union_all(
 )
 
 
-# Built once: to build a statement costs more than to run it.
-_LIMITS = sa.union_all(
-    sa.select(quotas.c.resource, quotas.c.hard_limit, sa.literal(1).label("rank")).where(
-        quotas.c.project_id == sa.bindparam("project_id"), quotas.c.user_id == ""
-    ),
-    sa.select(quota_classes.c.resource, quota_classes.c.hard_limit, sa.literal(0).label("rank")).where(
-        quota_classes.c.class_name == "default"
-    ),
-)
-
-
 async def limits(tx: Tx, project_id: str, defaults: QuotaDefaults) -> dict[str, int]:
     """The project's limits, else those of the class `default`, else the configured ones; -1 is unlimited."""
     found = {name: int(getattr(defaults, name)) for name in QuotaDefaults.__dataclass_fields__}
-    for row in sorted(await tx.execute(_LIMITS, {"project_id": project_id}), key=lambda row: int(row.rank)):
+    for row in sorted(await tx.execute(_LIMITS, {"my_project": project_id}), key=lambda row: int(row.rank)):
         found[row.resource] = row.hard_limit
     return found
 
