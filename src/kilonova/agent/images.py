@@ -394,11 +394,11 @@ async def _check_tables(image_id: str, path: Path) -> None:
     try:
         await _examine_tool("check", "-q", "-f", "qcow2", str(path))
     except tools.ToolFailed as error:
-        if error.status == 2:
+        if error.exit_status == 2:
             raise Invalid(
                 f"Image {image_id} is damaged: its qcow2 tables have errors.", details=error.stderr
             ) from error
-        if error.status != 3:
+        if error.exit_status != 3:
             raise
 
 

@@ -15,12 +15,12 @@ GIB = 1024**3
 
 
 class ToolFailed(HostFailure):
-    """A tool ended with an error. `stderr` is what it said, `status` its exit status; None when it could not end."""
+    """A tool ended with an error. `stderr` is what it said, `exit_status` None when it could not end."""
 
-    def __init__(self, tool: str, reason: str, stderr: str = "", status: int | None = None) -> None:
+    def __init__(self, tool: str, reason: str, stderr: str = "", exit_status: int | None = None) -> None:
         super().__init__(f"{tool} failed on this host: {reason}")
         self.stderr = stderr
-        self.status = status
+        self.exit_status = exit_status
 
     @property
     def disk_full(self) -> bool:
