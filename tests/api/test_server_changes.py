@@ -224,6 +224,7 @@ async def test_tags_are_put_listed_checked_and_removed(api: Client) -> None:
     new = await call("PUT", "/one")
     assert (new.status_code, new.content) == (201, b"")
     assert new.headers["location"] == f"http://compute.test:8774/v2.1{path}/one"
+    assert (await call("PUT", "/%F0%9F%98%80")).headers["location"].endswith("/tags/%F0%9F%98%80")
     again = await call("PUT", "/one")
     assert (again.status_code, "location" in again.headers) == (204, False)
     assert (await call("GET", "/one")).status_code == 204

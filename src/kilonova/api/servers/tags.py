@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 from kilonova.api.requests import Request
 from kilonova.api.responses import Response
@@ -38,7 +39,8 @@ async def update(request: Request) -> Response:
         )
     if not await tags.put(request.runtime, server, tag):
         return Response(status=204)
-    return Response(status=201, headers={"Location": f"{request.self_prefix}/servers/{server.uuid}/tags/{tag}"})
+    location = f"{request.self_prefix}/servers/{server.uuid}/tags/{quote(tag)}"
+    return Response(status=201, headers={"Location": location})
 
 
 async def update_all(request: Request) -> Any:
