@@ -140,9 +140,7 @@ async def make_cloud(
         for number in range(1, hosts + 1):
             name = f"host-{number}"
             driver = SimDriver(options or SimOptions(), world, host=name, state=state, script=script)
-            agent = Agent(
-                host=name, driver=driver, bus=bus, journal=journal, world=world, images=images, ticker=ticker
-            )
+            agent = Agent(host=name, driver=driver, bus=bus, journal=journal, world=world, images=images, ticker=ticker)
             await agent.start()
             stack.push_async_callback(agent.stop)
             cloud.hosts[name] = SimulatedHost(name=name, driver=driver, agent=agent)
