@@ -51,8 +51,9 @@ class LibvirtRig(Rig):
         return None if told == "-" else told
 
     async def powers_off_itself(self, driver: Driver, uuid: str) -> None:
+        """Somebody else presses the power button; the driver knows nothing of it."""
         await self.until_ready(driver, uuid)
-        await self.virsh("send-key", uuid, "KEY_POWER")
+        await self.virsh("shutdown", uuid)
 
     async def left(self) -> list[str]:
         domains = (await self.virsh("list", "--all", "--name")).split()
