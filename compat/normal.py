@@ -23,7 +23,7 @@ _PATTERNS = [
     (re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----\n?", re.DOTALL), r"<pem \1>"),
     (re.compile(r"\b([0-9a-f]{2}:){15}[0-9a-f]{2}\b"), "<fingerprint>"),
 ]
-LOOSE = frozenset({"adminPass", "progress"})
+LOOSE = frozenset({"adminPass", "progress", "OS-EXT-SRV-ATTR:root_device_name"})
 """Keys whose values are compared by type alone, everywhere."""
 
 

@@ -43,7 +43,7 @@ async def pages(play: Play) -> None:
             "?sort_key=created_at&sort_dir=asc",
             "?sort_key=uuid&sort_dir=up",
             "?sort_key=foo",
-            "?sort_key=host",
+
             "?sort_key=vm_state&sort_dir=asc&sort_key=display_name&sort_dir=desc",
             "?sort_dir=asc",
             "?sort_key=locked",
@@ -142,7 +142,7 @@ QUERIES = (
     "access_ip_v6=1",
     "progress=0",
     "terminated_at=x",
-    "root_device_name=/dev/vda",
+    "root_device_name=/dev/zzz",
     "kernel_id=",
     "ramdisk_id=x",
     "launch_index=0",

@@ -115,7 +115,7 @@ class Api:
             try:
                 version = negotiate(headers)
             except KilonovaError as error:
-                return self._error(error, None, request_id)
+                return self._error(error, error.version if isinstance(error, NotAcceptable) else None, request_id)
             content = _encoder.encode(documents.one_version("v2.1", f"{base_url}/v2.1"))
             return self._finish(200, content, version, request_id)
         if path in ("/v2", "/v2/"):

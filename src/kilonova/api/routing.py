@@ -135,8 +135,9 @@ class Router:
         found = self._walk(method, segments)
         if found is not None:
             return found[0], found[1], None
-        if segments and _PROJECT.fullmatch(segments[0]):
-            found = self._walk(method, segments[1:])
+        if len(segments) > 1 and _PROJECT.fullmatch(segments[0]):
+            # The project's own path ends in a slash.
+            found = self._walk(method, segments[1:] if segments[1:] != [""] else [])
             if found is not None:
                 return found[0], found[1], segments[0]
         return None

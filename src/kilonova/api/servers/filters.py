@@ -105,7 +105,7 @@ def list_query(request: Request, *, detail: bool) -> ListQuery | None:
         ip6=options.get("ip6"),
         sort=_sort(request),
         limit=request.page_limit(),
-        marker=request.query.last("marker"),
+        marker=request.query.last("marker") or None,
         **{field: options[name].split(",") for name, field in _TAGS.items() if name in options},
     )
 
