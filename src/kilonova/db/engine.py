@@ -15,15 +15,16 @@ import asyncio
 import contextlib
 import contextvars
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from kilonova.db.sqlite import Connection as SqliteConnection
+from kilonova.db import sqlite
 
 T = TypeVar("T")
 Tx = AsyncConnection
@@ -72,6 +73,14 @@ def async_url(url: str) -> sa.URL:
     return parsed.set(drivername=drivers[backend])
 
 
+async def _inside(work: Work[T], tx: Tx) -> T:
+    token = _in_transaction.set(True)
+    try:
+        return await work(tx)
+    finally:
+        _in_transaction.reset(token)
+
+
 class Database:
     """One database, its pools, and a count of the statements sent (`statements`)."""
 
@@ -80,65 +89,69 @@ class Database:
         self.statements = 0
         self.on_statement: Callable[[str], None] | None = None
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._writing = asyncio.Lock()
         options: dict[str, Any] = {"json_serializer": _encode_json, "json_deserializer": _decode_json}
         if self.is_sqlite:
-            self._writer = self._sqlite_engine(1, (f"synchronous={synchronous}",), options)
-            self._reader = self._sqlite_engine(4, ("query_only=1",), options)
+            path = self.url.database or ":memory:"
+            common = ("journal_mode=WAL", "foreign_keys=ON", "cache_size=-16000")
+            self._files = [
+                sqlite.File(path, (*common, pragma), options, self._on_statement)
+                for pragma in (f"synchronous={synchronous}", "query_only=1")
+            ]
+            self._writer = sqlite.Writer(self._files[0])
+            self._readers = sqlite.Readers(self._files[1], 4)
         else:
-            level = "READ COMMITTED"
-            self._writer = self._reader = create_async_engine(
+            self._engine = create_async_engine(
                 self.url,
                 pool_size=pool_size,
                 max_overflow=pool_size,
                 pool_recycle=600,
                 pool_pre_ping=False,
-                isolation_level=level,
+                isolation_level="READ COMMITTED",
                 **options,
             )
-            self._count(self._writer)
-
-    def _sqlite_engine(self, size: int, pragmas: tuple[str, ...], options: dict[str, Any]) -> AsyncEngine:
-        path = self.url.database or ":memory:"
-        common = ("journal_mode=WAL", "foreign_keys=ON", "cache_size=-16000", *pragmas)
-
-        async def connect(*args: object, **kw: object) -> SqliteConnection:
-            return await SqliteConnection.open(path, common, budgeted="query_only=1" in pragmas)
-
-        engine = create_async_engine(
-            "sqlite+aiosqlite://",
-            poolclass=sa.pool.AsyncAdaptedQueuePool,
-            pool_size=size,
-            max_overflow=0,
-            pool_timeout=60,
-            connect_args={"async_creator_fn": connect},
-            **options,
-        )
-        self._count(engine)
-        return engine
+            self._count(self._engine)
 
     def _count(self, engine: AsyncEngine) -> None:
         @sa.event.listens_for(engine.sync_engine, "before_cursor_execute")
         def before(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            self.statements += 1
-            if self.on_statement is not None:
-                self.on_statement(statement)
+            self._on_statement(statement)
+
+    def _on_statement(self, statement: str) -> None:
+        self.statements += 1
+        if self.on_statement is not None:
+            self.on_statement(statement)
+
+    def on_connect(self, told: Callable[[sqlite3.Connection], None]) -> None:
+        """SQLite only: have `told` called with each connection that is opened from now on."""
+        for file in self._files:
+            file.on_connect = told
+
+    async def written(self) -> None:
+        """SQLite only: until no transaction is under way."""
+        async with self._writer.lock:
+            pass
 
     async def close(self) -> None:
-        await self._writer.dispose()
-        if self._reader is not self._writer:
-            await self._reader.dispose()
+        if self.is_sqlite:
+            await self._writer.close()
+            await self._readers.close()
+        else:
+            await self._engine.dispose()
 
     async def read(self, work: Work[T]) -> T:
-        async with self._reader.connect() as tx:
-            token = _in_transaction.set(True)
-            try:
-                return await work(tx)
-            finally:
-                _in_transaction.reset(token)
+        if not self.is_sqlite:
+            async with self._engine.connect() as tx:
+                return await _inside(work, tx)
+        connection = await self._readers.take()
+        try:
+            return await _inside(work, cast(Tx, connection))
+        finally:
+            self._readers.give_back(connection)
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in one transaction and commit. Raises CommitUnknown when the commit's answer was lost."""
+        if self.is_sqlite:
+            return await self._writer.write(lambda connection: _inside(work, cast(Tx, connection)))
         task = asyncio.ensure_future(self._write(work))
         try:
             return await asyncio.shield(task)
@@ -151,11 +164,7 @@ class Database:
         for attempt in range(RETRIES):
             try:
                 async with self._transaction() as tx:
-                    token = _in_transaction.set(True)
-                    try:
-                        return await work(tx)
-                    finally:
-                        _in_transaction.reset(token)
+                    return await _inside(work, tx)
             except sqlalchemy.exc.DBAPIError as error:
                 if attempt == RETRIES - 1 or not is_deadlock(error):
                     raise
@@ -164,24 +173,14 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Tx]:
-        if self.is_sqlite:
-            async with self._writing, self._writer.connect() as tx:
-                await tx.exec_driver_sql("BEGIN IMMEDIATE")
-                try:
-                    yield tx
-                    await self._commit(tx)
-                except BaseException:
+        async with self._engine.connect() as tx:
+            try:
+                yield tx
+                await self._commit(tx)
+            except BaseException:
+                with contextlib.suppress(sqlalchemy.exc.DBAPIError):
                     await tx.rollback()
-                    raise
-        else:
-            async with self._writer.connect() as tx:
-                try:
-                    yield tx
-                    await self._commit(tx)
-                except BaseException:
-                    with contextlib.suppress(sqlalchemy.exc.DBAPIError):
-                        await tx.rollback()
-                    raise
+                raise
 
     async def _commit(self, tx: Tx) -> None:
         try:
