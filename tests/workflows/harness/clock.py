@@ -13,8 +13,6 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
-
 from kilonova.agent.sqlite_writer import SqliteWriter
 from kilonova.db.engine import Database
 
@@ -63,12 +61,7 @@ def on_this_clock(db: Database) -> Database:
     def julianday(_: str) -> float:
         return (START + asyncio.get_running_loop().time()) / 86400 + 2440587.5
 
-    for engine in (db._writer, db._reader):
-
-        @sa.event.listens_for(engine.sync_engine, "connect")
-        def connected(connection: Any, record: Any) -> None:
-            connection.driver_connection._raw.create_function("julianday", 1, julianday)
-
+    db.on_connect(lambda connection: connection.create_function("julianday", 1, julianday))
     return db
 
 
