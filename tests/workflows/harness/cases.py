@@ -48,6 +48,7 @@ class Case:
     """The exact number of effects is known."""
     stuck: bool = False
     guest_may_differ: bool = False
+    patience: float = PATIENCE
 
 
 @dataclass
@@ -82,7 +83,8 @@ class Report:
         runs = Counter(outcome.case.scenario.name for outcome in self.outcomes)
         return (
             f"seed {self.seed}: {len(self.outcomes)} runs ({', '.join(f'{n} {name}' for name, n in runs.items())}), "
-            f"{sum(len(o.struck) for o in self.outcomes)} strikes, {len(self.unstruck)} missed, {len(self.bad)} bad ends"
+            f"{sum(len(o.struck) for o in self.outcomes)} strikes, {len(self.unstruck)} missed, "
+            f"{len(self.bad)} bad ends"
         )
 
     def check(self) -> None:
@@ -105,12 +107,13 @@ async def rest(
     *,
     stuck: bool = False,
     guest_may_differ: bool = False,
-    patience: float | None = None,
+    patience: float = PATIENCE,
 ) -> list[str]:
     """Wait until nothing is under way and the audit finds nothing, twice in a row; else what is wrong in the end."""
     clock = asyncio.get_running_loop().time
-    until = clock() + (PATIENCE if patience is None else patience)
+    until = clock() + patience
     clean = 0
+    pause = 0.01
     wrong: list[str] = []
     while True:
         busy = cloud.busy() or await cloud.open_operations() > 0
@@ -120,7 +123,8 @@ async def rest(
             return []
         if clock() > until:
             return wrong or ["still busy", *await audit(cloud, expected, stuck=stuck)]
-        await asyncio.sleep(0.04 if clean or wrong else 0.01)
+        pause = 0.04 if clean else min(pause * 1.3, 1.0)
+        await asyncio.sleep(pause)
 
 
 _tasks: contextvars.ContextVar[set[asyncio.Task[object]] | None] = contextvars.ContextVar("tasks", default=None)
@@ -196,7 +200,13 @@ class Harness:
             await case.scenario.act(cloud)
             if case.during is not None:
                 await case.during(cloud)
-            problems = await rest(cloud, case.expected, stuck=case.stuck, guest_may_differ=case.guest_may_differ)
+            problems = await rest(
+                cloud,
+                case.expected,
+                stuck=case.stuck,
+                guest_may_differ=case.guest_may_differ,
+                patience=case.patience,
+            )
             if not problems:
                 problems = _effects(case, cloud)
         except Exception:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import sqlalchemy.exc
 
 from kilonova.agent.agent import Agent
 from kilonova.agent.journal import Journal
@@ -24,7 +25,7 @@ from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
 from kilonova.context import RequestContext
 from kilonova.db import servers
-from kilonova.db.engine import Database
+from kilonova.db.engine import CommitUnknown, Database
 from kilonova.db.servers import Server
 from kilonova.db.tables import compute_nodes, operations, services
 from kilonova.db.types import database_seconds
@@ -64,6 +65,8 @@ class Config:
     workflows: Mapping[str, Workflow[Env]] = field(default_factory=lambda: ALL)
     verb_hook: VerbHook | None = None
     settings: ComputeSettings = SETTINGS
+    heal: Callable[[], None] = lambda: None
+    """Ends the faults that were injected."""
     pace: Pace = PACE
     """As in production: waiting costs nothing here."""
 
@@ -104,7 +107,7 @@ class FaultCloud:
         config: Config | None = None,
         db: Database | None = None,
     ) -> None:
-        """`db`: on `directory`'s compute.sqlite, not connected; one that was used before has its statements compiled."""
+        """`db`: on `directory`'s file, not connected; one that was used before has its statements compiled."""
         self.directory = directory
         self.director = director
         self.seed = seed
@@ -120,6 +123,8 @@ class FaultCloud:
         self.conductors: dict[Process, Conductor] = {}
         self.hosts: dict[str, Host] = {}
         self.kills = 0
+        self.not_before = 0.0
+        """Until then, on the loop's clock, a message is still on its way."""
         self._numbers = itertools.count(1)
         self._processes: list[Process] = []
         self._reviving: set[asyncio.Task[None]] = set()
@@ -200,6 +205,7 @@ class FaultCloud:
             world=rt.world,
             images=self.images,
             ticker=Ticker(rt.world),
+            sync_power_state_interval=30.0,
             boot_id="boot-1",
         )
         self.hosts[name] = Host(name=name, process=process, agent=agent, driver=driver)
@@ -215,8 +221,7 @@ class FaultCloud:
             task.cancel()
         self.kill_all()
         await self.bus.close()
-        async with self.db._writing:
-            pass
+        await self.db.written()
         # Reads and rollbacks under way end in a few turns of the loop.
         await asyncio.sleep(0.005)
         await self.db.close()
@@ -266,8 +271,9 @@ class FaultCloud:
     def busy(self) -> bool:
         """Something is still under way that no row of the database tells of."""
         return (
-            any(not task.done() for task in self._reviving)
-            or any(process.frozen for process in self.conductors)
+            asyncio.get_running_loop().time() < self.not_before
+            or any(not task.done() for task in self._reviving)
+            or any(process.frozen for process in self._processes)
             or any(host.agent._works for host in self.hosts.values() if not host.process.dead)
             or any(conductor.engine.running() for process, conductor in self.conductors.items() if not process.dead)
         )
@@ -291,7 +297,7 @@ class FaultCloud:
         )
 
     async def as_api(self, verb: Callable[[Runtime], Awaitable[Any]]) -> Any:
-        """Run a verb in an API process. Returns None, as to a client cut off, when that process is killed."""
+        """Run a verb in an API process. Returns None when that dies or meets a fault: the client is not told."""
         process = self.api
         task = asyncio.ensure_future(verb(self.runtime(process)))
         while not task.done():
@@ -299,7 +305,10 @@ class FaultCloud:
                 self.api = self.process("api")
                 return None
             await asyncio.wait([task], timeout=0.005)
-        return task.result()
+        try:
+            return task.result()
+        except (CommitUnknown, sqlalchemy.exc.OperationalError):
+            return None
 
     async def create(self, *, flavor: str = "1", config_drive: bool = True) -> str | None:
         request = boot.BootRequest(
