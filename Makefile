@@ -5,7 +5,9 @@ SHELL := bash
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup setup-tests demo test test-fast check format bench compat lock clean
+CODE := src tests bench compat
+
+.PHONY: help setup setup-tests demo test test-fast cluster check format bench compat lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,27 +21,30 @@ setup-tests:
 demo: setup ## Bring a cloud up and boot a real server on it (ARGS=--teardown: stop everything at the end)
 	@$(BIN)/kilonova demo $(ARGS)
 
-test: setup-tests ## All tests but those that need several machines' worth of time (tests/cluster)
-	@$(BIN)/python -m pytest --ignore=tests/cluster $(ARGS)
+test: setup-tests ## All tests
+	@$(BIN)/python -m pytest $(ARGS)
 
 test-fast: setup ## Tests that need nothing but Python: units, API, workflows
 	@$(BIN)/python -m pytest tests/unit tests/api tests/workflows $(ARGS)
 
+cluster: setup-tests ## The long tests: kills by the dozen, several processes on MariaDB and RabbitMQ
+	@KILL_TIMES=20 $(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py $(ARGS)
+
 check: setup ## Linters, types and the contracts between the packages
-	@$(BIN)/ruff check src tests
-	@$(BIN)/ruff format --check src tests
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 format: setup ## Rewrite the code as `make check` wants it
-	@$(BIN)/ruff check --fix src tests
-	@$(BIN)/ruff format src tests
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
 
 bench: setup ## Measure against a bare floor, in one run (docs/performance.md)
 	@$(BIN)/python -m bench $(ARGS)
 
 compat: setup ## Compare every operation with the reference implementation (docs/compatibility.md)
-	@$(BIN)/python -m tests.compat $(ARGS)
+	@$(BIN)/python -m compat $(ARGS)
 
 lock: ## Write constraints/*.txt anew from the newest releases
 	@scripts/lock.sh
