@@ -11,6 +11,7 @@ import kilonova.api
 from kilonova.api.policy_rules import RULES
 from kilonova.api.routes import ROUTES
 from kilonova.api.routing import Action, Endpoint, Router, route
+from kilonova.api.unbuilt import UNBUILT
 from kilonova.api.versions import LEGACY, MAX, Version
 
 GOLDEN = Path(__file__).parent / "golden" / "routes.txt"
@@ -45,7 +46,9 @@ def test_an_operation_takes_no_body_without_a_schema() -> None:
     unchecked = [
         operation.operation
         for operation in ROUTES
-        if (isinstance(operation, Action) or operation.method in ("POST", "PUT")) and operation.body is None
+        if (isinstance(operation, Action) or operation.method in ("POST", "PUT"))
+        and operation.body is None
+        and operation not in UNBUILT
     ]
     assert unchecked == ["servers:resetNetwork", "servers:os-getRDPConsole"], "these two are refused whatever they say"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from kilonova.api import version_documents
 from kilonova.api.fields import OPEN_QUERY
 from kilonova.api.flavors import access, extra_specs, manage
@@ -17,6 +19,7 @@ from kilonova.api.routing import Action, Route, action, route
 from kilonova.api.servers.routes import ROUTES as SERVERS
 from kilonova.api.services import handlers as services
 from kilonova.api.services import schemas as service_schemas
+from kilonova.api.unbuilt import UNBUILT
 from kilonova.api.zones import handlers as zones
 
 _FLAVOR = "/flavors/{id}"
@@ -195,6 +198,23 @@ SERVICES: tuple[Route | Action, ...] = (
     route("DELETE", "/os-services/{id}", services.delete, "services:delete", status=204, policy=f"{_SERVICE}:delete"),
 )
 
+_BOOTED = ("/servers", "/servers/detail", "/servers/{id}")
+_BOOTED_ACTIONS = (
+    "confirmResize", "createImage", "os-start", "os-stop", "reboot", "rebuild", "resize", "revertResize",
+    "trigger_crash_dump",
+)  # fmt: skip
+# An alias that was never written down, and that some clients use nevertheless.
+VOLUMES_BOOT: tuple[Route | Action, ...] = tuple(
+    dataclasses.replace(
+        operation,
+        path=operation.path.replace("/servers", "/os-volumes_boot"),
+        operation=f"volumes_boot:{operation.operation}",
+        until="2.102",
+    )
+    for operation in SERVERS
+    if (operation.key in _BOOTED_ACTIONS if isinstance(operation, Action) else operation.path in _BOOTED)
+)
+
 ROUTES: tuple[Route | Action, ...] = (
     *VERSIONS,
     *FLAVORS,
@@ -204,4 +224,6 @@ ROUTES: tuple[Route | Action, ...] = (
     *HYPERVISORS,
     *SERVICES,
     *SERVERS,
+    *VOLUMES_BOOT,
+    *UNBUILT,
 )
