@@ -146,11 +146,18 @@ class Statements:
     def _prepare(self, statement: Any, names: tuple[str, ...]) -> Prepared | None:
         try:
             compiled = statement.compile(dialect=self._dialect, column_keys=list(names))
+            fixed = compiled.literal_execute_params
+            if fixed and not any(bind.key in names for bind in fixed) and not compiled.post_compile_params:
+                # Constants that the database takes only as literals become part of the text.
+                compiled = statement.compile(
+                    dialect=self._dialect, column_keys=list(names), compile_kwargs={"render_postcompile": True}
+                )
+            elif fixed:
+                return None
         except sqlalchemy.exc.CompileError:
             return None
         if (
             compiled.post_compile_params
-            or compiled.literal_execute_params
             or compiled.escaped_bind_names
             or compiled.effective_returning
             or (compiled.isinsert and compiled.insert_prefetch)
