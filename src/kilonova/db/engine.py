@@ -92,7 +92,7 @@ class Database:
         options: dict[str, Any] = {"json_serializer": _encode_json, "json_deserializer": _decode_json}
         if self.is_sqlite:
             path = self.url.database or ":memory:"
-            common = ("journal_mode=WAL", "foreign_keys=ON", "cache_size=-16000")
+            common = ("journal_mode=WAL", "secure_delete=ON", "foreign_keys=ON", "cache_size=-16000")
             self._files = [
                 sqlite.File(path, (*common, pragma), options, self._on_statement)
                 for pragma in (f"synchronous={synchronous}", "query_only=1")
