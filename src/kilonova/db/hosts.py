@@ -16,6 +16,10 @@ from kilonova.db.types import database_seconds
 COMPUTE = "nova-compute"
 
 
+Identity = sa.ColumnElement[bool]
+"""Which row: made by the functions below, e.g. `node_uuid`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """`availability_zone` is None for the default one; `last_seen` is the database's clock, seconds, 0 for never."""

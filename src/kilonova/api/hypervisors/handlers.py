@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import sqlalchemy as sa
-
 from kilonova.api import versions
 from kilonova.api.fields import View
 from kilonova.api.hypervisors.view import BRIEF, DETAIL
@@ -123,11 +121,11 @@ def _shown(request: Request, view: View, node: Hypervisor, servers: Servers | No
     return shown
 
 
-def _by_uuid(given: str) -> sa.ColumnElement[bool] | None:
+def _by_uuid(given: str) -> rows.Identity | None:
     return rows.node_uuid(given) if is_uuid(given) else None
 
 
-def _by_number(given: str) -> sa.ColumnElement[bool] | None:
+def _by_number(given: str) -> rows.Identity | None:
     return rows.node_row(int(given)) if given.isascii() and given.isdigit() and len(given) < 19 else None
 
 
