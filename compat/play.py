@@ -180,8 +180,13 @@ class Play:
         raise RuntimeError(f"{self.side.name}: server {server} does not come to rest: {found}")
 
     async def gone(self, *servers: str) -> None:
+        """Delete these, not compared."""
         for server in servers:
             await self.send("DELETE", f"/servers/{server}")
+        await self.vanish(*servers)
+
+    async def vanish(self, *servers: str) -> None:
+        """Wait until what is being deleted is gone."""
         until = time.monotonic() + SETTLE
         for server in servers:
             while (await self.send("GET", f"/servers/{server}")).status_code != 404:

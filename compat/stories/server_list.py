@@ -43,7 +43,6 @@ async def pages(play: Play) -> None:
             "?sort_key=created_at&sort_dir=asc",
             "?sort_key=uuid&sort_dir=up",
             "?sort_key=foo",
-
             "?sort_key=vm_state&sort_dir=asc&sort_key=display_name&sort_dir=desc",
             "?sort_dir=asc",
             "?sort_key=locked",
@@ -72,11 +71,11 @@ QUERIES = (
     "status=active",
     "status=SHUTOFF",
     "status=FOO",
-    "status=DELETED",
+    "status=DELETED&limit=1",
     "status=ERROR",
     "status=ACTIVE&status=SHUTOFF",
     "status=",
-    "deleted=true",
+    "deleted=true&limit=1",
     "deleted=x",
     "all_tenants=1",
     "all_tenants=foo",
@@ -91,11 +90,11 @@ QUERIES = (
     "flavor=http://x/flavors/2",
     "image={image}",
     "image=x",
-    "changes-since=2011-01-01T00:00:00Z",
+    "changes-since=2011-01-01T00:00:00Z&limit=1",
     "changes-since=foo",
     "changes-since=2111-01-01T00:00:00Z",
     "changes-before=2011-01-01T00:00:00Z",
-    "changes-since=2012-01-01T00:00:00Z&changes-before=2011-01-01T00:00:00Z",
+    "changes-since=2012-01-01T00:00:00Z&changes-before=2011-01-01T00:00:00Z&limit=1",
     "tags=x",
     "tags=x,y",
     "tags-any=y,zz",
@@ -121,7 +120,7 @@ QUERIES = (
     "config_drive=",
     "key_name=listed",
     "description=second",
-    "reservation_id=x",
+    "reservation_id=none",
     "uuid={one}",
     "uuid=x",
     "project_id={project}",
@@ -174,6 +173,9 @@ async def filters_of_members(play: Play) -> None:
 
 async def _filters(play: Play, token: str, versions: tuple[str, ...]) -> None:
     one, two, three = await _three(play)
+    gone = (await play.send("POST", "/servers", play.server(name="gone"))).json()["server"]["id"]
+    await play.settle(gone)
+    await play.gone(gone)
     known = {"image": play.side.image, "host": play.side.hosts[0], "one": one, "project": play.side.project}
     for query in QUERIES:
         path = "/servers?" + query.format(**known)
@@ -185,6 +187,8 @@ async def _filters(play: Play, token: str, versions: tuple[str, ...]) -> None:
                 await play.ask(f"?{query}", "servers:list", "GET", path + "&limit=0", at=at, token=token)
                 assert answer.status_code < 500, answer.text
             else:
-                await play.ask(f"?{query}", "servers:list", "GET", path, at=at, token=token)
+                # The reference has servers of other stories among the deleted ones.
+                loose = {"name"} if "deleted=" in query.lower() or "DELETED" in query else set[str]()
+                await play.ask(f"?{query}", "servers:list", "GET", path, at=at, token=token, loose=loose)
     await play.gone(one, two, three)
     await play.send("DELETE", "/os-keypairs/listed", token="member")

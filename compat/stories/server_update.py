@@ -61,7 +61,7 @@ async def delete(play: Play) -> None:
         for token in ("reader", "other", "nobody"):
             await play.ask("not allowed", "servers:delete", "DELETE", f"/servers/{server}", at=at, token=token)
         await play.ask("delete", "servers:delete", "DELETE", f"/servers/{server}", at=at, token="member")
-        await play.settle(server)
+        await play.vanish(server)
         await play.ask("again", "servers:delete", "DELETE", f"/servers/{server}", at=at)
         server = await play.boot("server")
         path = f"/servers/{server}/action"
@@ -69,13 +69,13 @@ async def delete(play: Play) -> None:
             "force by reader", "actions:forceDelete", "POST", path, {"forceDelete": None}, at=at, token="reader"
         )
         await play.ask("force", "actions:forceDelete", "POST", path, {"forceDelete": None}, at=at)
-        await play.settle(server)
+        await play.vanish(server)
         await play.ask("force again", "actions:forceDelete", "POST", path, {"forceDelete": None}, at=at)
     server = await play.boot("server")
     await play.ask(
         "force with a value", "actions:forceDelete", "POST", f"/servers/{server}/action", {"forceDelete": {"a": 1}}
     )
-    await play.settle(server)
+    await play.vanish(server)
     server = await play.boot("server")
     await play.ask("legacy", "servers:delete", "DELETE", f"/v2/servers/{server}", at=None)
-    await play.settle(server)
+    await play.vanish(server)
