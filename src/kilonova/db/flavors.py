@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Tx
 from kilonova.db.tables import instance_type_projects, instance_types
+from kilonova.db.types import DateTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ async def get(tx: Tx, flavorid: str, *, project_id: str | None = None) -> Flavor
     return from_row(row) if row else None
 
 
+_NEVER = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - naive UTC, as the database has it
+
 SORT_KEYS = {
     "created_at": instance_types.c.created_at,
     "description": sa.func.coalesce(instance_types.c.description, ""),
@@ -75,8 +78,8 @@ SORT_KEYS = {
     "root_gb": instance_types.c.root_gb,
     "rxtx_factor": instance_types.c.rxtx_factor,
     "swap": instance_types.c.swap_mb,
-    "updated_at": sa.func.coalesce(instance_types.c.updated_at, sa.cast(dt.datetime(1970, 1, 1), sa.DateTime)),  # noqa: DTZ001
-    "vcpu_weight": sa.literal(0),
+    "updated_at": sa.func.coalesce(instance_types.c.updated_at, sa.literal(_NEVER, DateTime)),
+    "vcpu_weight": instance_types.c.id * 0,
     "vcpus": instance_types.c.vcpus,
 }
 
@@ -123,7 +126,7 @@ def _page(
     if "name" in names:
         conditions.append(c.name.regexp_match(sa.bindparam("name", type_=sa.String)))
     key = SORT_KEYS[sort_key]
-    marker = sa.select(key, c.id).where(c.flavorid == sa.bindparam("marker"), *visible)
+    marker = sa.select(key.label("marker_value"), c.id).where(c.flavorid == sa.bindparam("marker"), *visible)
     if "marker" in names:
         value: sa.ColumnElement[Any] = sa.bindparam("marker_value", type_=key.type)
         row_id: sa.ColumnElement[int] = sa.bindparam("marker_id")
