@@ -79,9 +79,15 @@ async def test_a_full_disk_is_told_of_and_nothing_is_left(rig: LibvirtRig, small
 async def test_what_the_hypervisor_cannot_do_is_refused_before_anything_is_made(
     rig: LibvirtRig, driver: Driver
 ) -> None:
-    for changes in ({"extra_specs": {"hw:cpu_policy": "dedicated"}}, {"machine_type": "abacus"}):
+    abacus = rig.image(properties={"hw_machine_type": "abacus"})
+    for error, changes in (
+        (Invalid, {"extra_specs": {"hw:cpu_policy": "dedicated"}}),
+        (Invalid, {"image": abacus}),
+        (HostFailure, {"machine_type": "abacus"}),
+        (HostFailure, {"cpu_model": "abacus"}),
+    ):
         spec = rig.spec(**changes)
-        with pytest.raises(Invalid):
+        with pytest.raises(error, match=r"abacus|dedicated"):
             await build(rig, driver, spec)
         await remove(driver, spec.uuid)
     assert await rig.left() == []

@@ -15,7 +15,7 @@ from kilonova.agent.libvirt.hardware import Cpu, Hardware, choose_cpu
 from kilonova.agent.libvirt.mark import Mark, find_mark
 from kilonova.agent.libvirt.options import LibvirtOptions
 from kilonova.agent.libvirt.wanted import wanted
-from kilonova.errors import Invalid
+from kilonova.errors import HostFailure, Invalid
 
 OPTIONS = LibvirtOptions(state_path=Path("/instances"), deployment_id="dep-1")
 PLATFORM = Platform(
@@ -179,6 +179,7 @@ def test_what_an_image_asks_for_it_gets(properties: dict[str, str], path: str, a
         ({}, {"hw_boot_menu": "perhaps"}, "hw_boot_menu=perhaps.*true"),
         ({}, {"hw_something_new": "1"}, "hw_something_new=1"),
         ({}, {"os_secure_boot": "required"}, "os_secure_boot=required"),
+        ({}, {"kernel_id": "5a3f"}, "kernel_id=5a3f"),
         ({}, {"architecture": "aarch64"}, "architecture=aarch64.*x86_64"),
     ],
 )
@@ -191,7 +192,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(
 
 def test_what_only_the_scheduler_reads_asks_nothing_of_the_hardware() -> None:
     spec = asking(
-        properties={"os_distro": "debian", "trait:HW_CPU_X86_AVX": "required", "min_ram": "1"},
+        properties={
+            "kernel_id": "",
+            "hw_rescue_bus": "virtio",
+            "os_distro": "debian",
+            "trait:HW_CPU_X86_AVX": "required",
+            "min_ram": "1",
+        },
         trait__CUSTOM_A="required",
         resources__VCPU="1",
         aggregate_instance_extra_specs__ssd="true",
@@ -237,13 +244,13 @@ def test_the_cpu_is_the_recorded_one_or_the_configured_one(
 
 
 def test_a_cpu_that_cannot_be_had_here_is_refused() -> None:
-    with pytest.raises(Invalid, match="Icelake"):
+    with pytest.raises(HostFailure, match="Icelake"):
         choose_cpu(OPTIONS, HARDWARE, "Icelake-Server")
-    with pytest.raises(Invalid, match="cpu_models"):
+    with pytest.raises(HostFailure, match="cpu_models"):
         choose_cpu(dataclasses.replace(OPTIONS, cpu_mode="custom"), HARDWARE, None)
 
 
 def test_machine_types_get_their_lasting_name_and_unknown_ones_are_refused() -> None:
     assert HARDWARE.machine("pc") == HARDWARE.machine("pc-i440fx-7.2") == "pc-i440fx-7.2"
-    with pytest.raises(Invalid, match=r"'microvm'.*pc, q35"):
+    with pytest.raises(HostFailure, match=r"'microvm'.*pc, q35"):
         HARDWARE.machine("microvm")

@@ -32,12 +32,13 @@ async def run(
     timeout: float = 60.0,
     cpu_seconds: int | None = None,
     address_space: int | None = None,
+    umask: int = 0o022,
     on_output: Callable[[bytes], Awaitable[None]] | None = None,
 ) -> bytes:
     """The standard output of a tool that ended well.
 
-    `timeout` in seconds, `address_space` in bytes. The tool dies with us (also when we are killed) and with its
-    caller's cancellation. Raises ToolFailed.
+    `timeout` in seconds, `address_space` in bytes, `umask` of the files it makes. The tool dies with us (also
+    when we are killed) and with its caller's cancellation. Raises ToolFailed.
     """
     tool = command[0]
     program = shutil.which(tool, path=_PATH)
@@ -56,6 +57,7 @@ async def run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
+        umask=umask,
     )
     try:
         async with asyncio.timeout(timeout):

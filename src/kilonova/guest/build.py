@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ BOOT_SECTORS = 36 * MIB // SECTOR
 DATA_SECTORS = 8 * MIB // SECTOR
 DATA_START = BOOT_START + BOOT_SECTORS
 DISK_SECTORS = DATA_START + DATA_SECTORS
+
+FRESH = 86400.0
+"""Seconds that an image is used without asking the package lists again."""
 
 KERNEL = "linux-image-cloud-amd64"
 PACKAGES = (
@@ -107,15 +111,18 @@ def build_image(cache_dir: Path) -> Path:
     """
     cache_dir.mkdir(parents=True, exist_ok=True)
     with _locked(cache_dir):
+        built = sorted(cache_dir.glob(f"guest-{_scripts_id()}-*.qcow2"), key=lambda path: path.stat().st_mtime)
+        if built and time.time() - built[-1].stat().st_mtime < FRESH:
+            return built[-1]
         try:
             downloads = _resolve(cache_dir)
         except BuildError:
-            built = sorted(cache_dir.glob(f"guest-{_scripts_id()}-*.qcow2"), key=lambda path: path.stat().st_mtime)
             if not built:
                 raise
             return built[-1]
         image = cache_dir / f"guest-{_scripts_id()}-{_packages_id(downloads)}.qcow2"
         if image.exists():
+            os.utime(image)
             return image
         packages = _fetch(cache_dir, downloads)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=cache_dir) as scratch:

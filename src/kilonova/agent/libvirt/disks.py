@@ -192,7 +192,9 @@ class Disks:
         if base is not None and base_path is not None:
             backing = ("-b", str(base_path), "-F", base.format)
         try:
-            await tools.run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(temporary), str(size))
+            await tools.run(
+                *("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(temporary), str(size)), umask=0o077
+            )
             await in_thread(lambda: _publish(temporary, path))
         except BaseException:
             _unlink(temporary)
@@ -241,7 +243,7 @@ def _unlink(path: Path) -> None:
 
 
 def _sparse(path: Path, size: int) -> None:
-    with path.open("xb") as stream:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.truncate(size)
 
 

@@ -59,6 +59,7 @@ def build(
     mark = Mark(deployment=spec.deployment_id, definition=definition, reboot=reboot)
     element = ET.Element("metadata")
     element.append(mark.element())
+    # after name and uuid
     domain.insert(2, element)
     return ET.tostring(domain, encoding="unicode"), mark
 
@@ -74,7 +75,9 @@ def _domain(
     domain = ET.Element("domain", type=platform.virt_type)
     _text(domain, "name", spec.name)
     _text(domain, "uuid", spec.uuid)
-    _text(domain, "title", spec.display_name.replace("\n", " "))
+    title = "".join(char for char in spec.display_name if char.isprintable())
+    if title:
+        _text(domain, "title", title)
     _text(domain, "memory", str(spec.memory_mb), unit="MiB")
     _text(domain, "vcpu", str(spec.vcpus))
     _system_information(domain, spec)

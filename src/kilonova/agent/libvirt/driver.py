@@ -34,7 +34,7 @@ from kilonova.agent.libvirt.events import Watch
 from kilonova.agent.libvirt.options import LibvirtOptions
 from kilonova.agent.libvirt.wanted import wanted
 from kilonova.agent.threads import Pool, in_thread
-from kilonova.errors import HostFailure, KilonovaError, Transient
+from kilonova.errors import HostFailure, Invalid, KilonovaError, Transient
 from kilonova.world import World
 
 T = TypeVar("T")
@@ -55,11 +55,14 @@ class LibvirtDriver:
         self.options = options
         self._world = world or World()
         self._pool = Pool(options.threads, "libvirt")
+        self._slow_pool = Pool(options.slow_threads, "libvirt-slow")
         self._abort_pool = Pool(1, "libvirt-abort")
         self._watch = Watch(self._power_of_ours)
         self._connection = Connection(
             options.uri, self._pool, timeout=options.call_timeout, on_open=self._watch.register
         )
+        # libvirtd answers five calls of one connection at once: what takes long must not keep the rest waiting
+        self._slow = Connection(options.uri, self._slow_pool, timeout=options.long_call_timeout)
         self._abort = Connection(options.uri, self._abort_pool, timeout=options.call_timeout)
         self._disks = Disks(options.state_path, options.deployment_id)
         self._images = ImageCache(
@@ -99,10 +102,10 @@ class LibvirtDriver:
             await asyncio.wait(self._tasks)
         self._tasks = []
         self._watch.detach()
-        await self._connection.close()
-        await self._abort.close()
-        self._pool.close()
-        self._abort_pool.close()
+        for connection in (self._connection, self._slow, self._abort):
+            await connection.close()
+        for pool in (self._pool, self._slow_pool, self._abort_pool):
+            pool.close()
 
     async def inventory(self) -> Inventory:
         found = await self._hardware_known()
@@ -151,6 +154,8 @@ class LibvirtDriver:
     async def ensure_defined(self, spec: ServerSpec) -> Defined:
         found = await self._hardware_known()
         wishes = wanted(spec)
+        if spec.machine_type is None and wishes.machine_type is not None and wishes.machine_type not in found.machines:
+            raise Invalid(found.unknown_machine(wishes.machine_type))
         machine = found.machine(spec.machine_type or wishes.machine_type or self.options.machine_type or "pc")
         cpu = hardware.choose_cpu(self.options, found, spec.cpu_model)
         platform = domain_xml.Platform(
@@ -252,7 +257,7 @@ class LibvirtDriver:
                 guests.cut_power(domain)
                 guests.undefine(domain)
 
-        await self._connection.call(f"removing guest {uuid}", remove, timeout=self.options.long_call_timeout)
+        await self._slow.call(f"removing guest {uuid}", remove)
 
     async def ensure_disks_absent(self, uuid: str, *, keep_console_log: bool = False) -> None:
         if await self.power_state(uuid) in (PowerState.RUNNING, PowerState.PAUSED):
@@ -277,8 +282,7 @@ class LibvirtDriver:
         def work(handle: Any) -> T:
             return do(guests.must_find(handle, uuid, self.options.deployment_id))
 
-        timeout = self.options.long_call_timeout if long else None
-        return await self._connection.call(f"{doing} guest {uuid}", work, timeout=timeout)
+        return await (self._slow if long else self._connection).call(f"{doing} guest {uuid}", work)
 
     async def _switch(self, uuid: str, to: PowerState, do: Callable[[Any], None], *allowed: PowerState) -> None:
         def work(domain: Any) -> None:

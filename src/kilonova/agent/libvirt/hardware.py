@@ -11,7 +11,7 @@ from typing import Any
 import libvirt
 
 from kilonova.agent.libvirt.options import LibvirtOptions
-from kilonova.errors import HostFailure, Invalid
+from kilonova.errors import HostFailure
 
 EMULATED_MODEL = "Nehalem"
 """The CPU of emulated guests: what current distributions are compiled for (x86-64-v2), all of which TCG can do."""
@@ -31,15 +31,18 @@ class Hardware:
     features: tuple[str, ...]
 
     def machine(self, name: str) -> str:
-        """The lasting name of a machine type. Raises Invalid."""
+        """The lasting name of a machine type. Raises HostFailure: another host's QEMU may know it."""
         try:
             return self.machines[name]
         except KeyError:
-            aliases = sorted(alias for alias, full in self.machines.items() if alias != full)
-            raise Invalid(
-                f"The machine type '{name}' is not known to this host; accepted are {', '.join(aliases)} "
-                f"and the versions that 'qemu-system-{self.arch} -machine help' lists."
-            ) from None
+            raise HostFailure(self.unknown_machine(name)) from None
+
+    def unknown_machine(self, name: str) -> str:
+        aliases = sorted(alias for alias, full in self.machines.items() if alias != full)
+        return (
+            f"The machine type '{name}' is not known to this host; accepted are {', '.join(aliases)} "
+            f"and the versions that 'qemu-system-{self.arch} -machine help' lists."
+        )
 
 
 def can_kvm() -> bool:
@@ -132,12 +135,12 @@ class Cpu:
 
 
 def choose_cpu(options: LibvirtOptions, hardware: Hardware, recorded: str | None) -> Cpu:
-    """The CPU for a guest: the one recorded with it, else by configuration. Raises Invalid."""
+    """The CPU for a guest: the one recorded with it, else by configuration. Raises HostFailure."""
     if recorded in ("host-model", "host-passthrough", "none"):
         return Cpu(mode=recorded, model=None, recorded=recorded)
     if recorded is not None:
         if recorded not in hardware.models:
-            raise Invalid(f"The CPU model '{recorded}' recorded with the server cannot be had on this host.")
+            raise HostFailure(f"The CPU model '{recorded}' recorded with the server cannot be had on this host.")
         return Cpu(mode="custom", model=recorded, recorded=recorded)
     mode = options.cpu_mode
     if mode is None:
@@ -150,5 +153,5 @@ def choose_cpu(options: LibvirtOptions, hardware: Hardware, recorded: str | None
     able = [model for model in options.cpu_models if model in hardware.models]
     if not able:
         names = ", ".join(options.cpu_models) or "none"
-        raise Invalid(f"cpu_mode=custom needs cpu_models that this host can run; configured are: {names}.")
+        raise HostFailure(f"cpu_mode=custom needs cpu_models that this host can run; configured are: {names}.")
     return Cpu(mode="custom", model=able[-1], recorded=able[-1])

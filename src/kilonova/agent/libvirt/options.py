@@ -53,5 +53,7 @@ class LibvirtOptions:
     """How long libvirt may take to answer an ordinary call."""
     long_call_timeout: float = 600.0
     """The same for calls that move a guest's memory or disks."""
-    threads: int = 8
-    """Calls to libvirt at once."""
+    threads: int = 5
+    """Short calls to libvirt at once: as many as libvirtd answers on one connection (max_client_requests)."""
+    slow_threads: int = 5
+    """Calls at once that start, stop, save or restore a guest."""

@@ -79,6 +79,9 @@ def wanted(spec: ServerSpec) -> Wanted:
     asked.only("numa_nodes", "1")
     asked.only("secure_boot", "disabled", "optional")
     asked.only("require_quiesce", *_FALSE)
+    # these ask nothing of a guest that is not being rescued
+    asked.text("rescue_bus")
+    asked.text("rescue_device")
     asked.refuse_rest()
     return result
 
@@ -92,7 +95,7 @@ class _Asked:
         for source, items in (("image property", properties), ("flavor extra spec", spec.extra_specs)):
             for key, value in items.items():
                 name = _name(key)
-                if name is not None:
+                if name is not None and value:
                     self._settings[name] = (f"{source} {key}={value}", str(value))
         self._read: set[str] = set()
 
@@ -153,6 +156,8 @@ _PLAIN = {
     "os_secure_boot": "secure_boot",
     "hide_hypervisor_id": "hide_hypervisor_id",
     "img_hide_hypervisor_id": "hide_hypervisor_id",
+    "kernel_id": "kernel_id",
+    "ramdisk_id": "ramdisk_id",
 }
 
 
