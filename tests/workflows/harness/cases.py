@@ -223,7 +223,7 @@ class Harness:
 
 def _effects(case: Case, cloud: FaultCloud) -> list[str]:
     """Nothing happened twice that must happen once."""
-    downloads = cloud.director._counts["agent", "verb image before"]
+    downloads = cloud.images.downloads
     if downloads > len(cloud.hosts) + cloud.kills:
         return [f"the image was downloaded {downloads} times"]
     if not case.effects:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,19 @@ class Config:
     """As in production: waiting costs nothing here."""
 
 
+class CountedImages(StaticImages):
+    """Counts how often an image's bytes were really fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.downloads = 0
+
+    async def download(self, image_id: str, token: str | None, offset: int = 0) -> AsyncIterator[bytes]:
+        self.downloads += 1
+        async for chunk in super().download(image_id, token, offset):
+            yield chunk
+
+
 class _Script:
     """Lets the driver's verbs be points, and fail."""
 
@@ -114,7 +127,7 @@ class FaultCloud:
         self.config = config or Config()
         self.db = db or database(directory)
         self.bus = MemoryBus(tamper=self.config.tamper)
-        self.images = StaticImages()
+        self.images = CountedImages()
         self.images.add("image-1", size=64)
         self.journal = Journal(directory / "journal.sqlite")
         self.state = SimState(directory / "hypervisor.sqlite")
@@ -123,6 +136,7 @@ class FaultCloud:
         self.conductors: dict[Process, Conductor] = {}
         self.hosts: dict[str, Host] = {}
         self.kills = 0
+        self._kept: list[asyncio.Future[None]] = []
         self.not_before = 0.0
         """Until then, on the loop's clock, a message is still on its way."""
         self._numbers = itertools.count(1)
@@ -267,6 +281,10 @@ class FaultCloud:
 
         await self.db.write(work)
         self.hosts[name].forced_off = False
+
+    def keep(self, task: asyncio.Future[None]) -> None:
+        """Hold on to a task as long as the cloud lives."""
+        self._kept.append(task)
 
     def busy(self) -> bool:
         """Something is still under way that no row of the database tells of."""

@@ -79,7 +79,7 @@ async def double_kills(harness: Harness, scenario: Scenario, firsts: Sequence[Po
 
 
 # -- pauses
-async def _thaw_when_done(cloud: FaultCloud) -> None:
+async def thaw_when_done(cloud: FaultCloud) -> None:
     """Let the frozen go on when all is over: late, fenced, and to no effect."""
     async with asyncio.timeout(600):
         while not (any(p.frozen for p in cloud._processes) and await cloud.open_operations() == 0):
@@ -103,7 +103,7 @@ def pauses(scenario: Scenario, points: Sequence[Point]) -> list[Case]:
             expected={scenario.end},
             config=lambda: Config(conductors=2),
             plan=lambda cloud, point=point: {point: _freeze},
-            during=_thaw_when_done,
+            during=thaw_when_done,
             must_strike=1,
         )
         for point in points
@@ -120,7 +120,7 @@ def stalled_agents(scenario: Scenario, points: Sequence[Point]) -> list[Case]:
             scenario=scenario,
             expected={scenario.end} if scenario.kind in ("boot", "delete") else expected - {None},
             plan=lambda cloud, point=point: {point: _freeze},
-            during=_thaw_when_done,
+            during=thaw_when_done,
             must_strike=1,
             effects=False,
             guest_may_differ=True,
@@ -505,7 +505,7 @@ def doubled_steps(scenario: Scenario) -> list[Case]:
 
 
 # -- pushing aside
-async def _until_gone(cloud: FaultCloud) -> None:
+async def until_gone(cloud: FaultCloud) -> None:
     async with asyncio.timeout(BOUND):
         while not all(server.deleted for server in await cloud.all_servers()):
             await asyncio.sleep(0.25)
@@ -525,7 +525,7 @@ def deletes(scenario: Scenario, points: Sequence[Point], *, host_down: bool) -> 
     """A delete comes in at each point; with `host_down` the server's host goes away with it and comes back later."""
 
     async def during(cloud: FaultCloud) -> None:
-        await _until_gone(cloud)
+        await until_gone(cloud)
         for name, host in cloud.hosts.items():
             if host.forced_off:
                 await cloud.bring_back(name)
@@ -563,7 +563,7 @@ def resets(scenario: Scenario, points: Sequence[Point]) -> list[Case]:
         for server in await cloud.all_servers():
             if not server.deleted:
                 await cloud.delete(server.uuid)
-        await _until_gone(cloud)
+        await until_gone(cloud)
 
     return [
         Case(
