@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from kilonova.db import patterns
 from kilonova.db.engine import Tx
 from kilonova.db.tables import instances, services, tags
-from kilonova.db.types import database_seconds
+from kilonova.db.types import database_seconds, joined_by_comma
 
 Direction = Literal["asc", "desc"]
 
@@ -94,6 +94,8 @@ class ViewRow(NamedTuple):
     service_forced_down: bool | None
     service_age: float | None
     service_zone: str | None
+    tags: str | None
+    """By commas, in no order; None without."""
 
 
 _AS_STORED = {
@@ -106,12 +108,22 @@ _SERVICE: dict[str, sa.ColumnElement[Any]] = {
     "service_age": database_seconds() - services.c.last_seen,
     "service_zone": services.c.availability_zone,
 }
-VIEW_COLUMNS: tuple[sa.ColumnElement[Any], ...] = tuple(
-    _SERVICE[name].label(name) if name in _SERVICE else _text(_c[name]) if name in _AS_STORED else _c[name]
-    for name in ViewRow._fields
-)
+# With the row, lest every list be followed by a statement as long as the list.
+_TAGS = sa.select(joined_by_comma(tags.c.tag)).where(tags.c.resource_id == _c.uuid).scalar_subquery()
+
+
+def _column(name: str) -> sa.ColumnElement[Any]:
+    if name == "tags":
+        return _TAGS.label(name)
+    if name in _SERVICE:
+        return _SERVICE[name].label(name)
+    return _text(_c[name]) if name in _AS_STORED else _c[name]
+
+
+VIEW_COLUMNS: tuple[sa.ColumnElement[Any], ...] = tuple(_column(name) for name in ViewRow._fields)
 _VIEW_FROM = instances.outerjoin(services, sa.and_(services.c.host == _c.host, services.c.binary == "nova-compute"))
 _VIEW = sa.select(*VIEW_COLUMNS).select_from(_VIEW_FROM)
+_NAMES = sa.select(_c.uuid, _c.display_name)
 _make = ViewRow._make
 
 # By the names that the API has for filters and sort keys.
@@ -159,6 +171,18 @@ class ListQuery:
     limit: int = 1000
     marker: str | None = None
 
+    def is_plain(self) -> bool:
+        """Whether it filters by single values of columns only, and starts at the front."""
+        others = (
+            self.changes_since, self.changes_before, self.tags, self.tags_any, self.not_tags, self.not_tags_any,
+            self.ip, self.ip6, self.marker,
+        )  # fmt: skip
+        return (
+            not self.regex
+            and others.count(None) == len(others)
+            and not any(isinstance(value, list) for value in self.exact.values())
+        )
+
 
 class MarkerNotFound(Exception):
     """The marker names no server."""
@@ -188,20 +212,25 @@ async def view_rows(tx: Tx, query: ListQuery) -> list[ViewRow]:
 
 async def names(tx: Tx, query: ListQuery) -> list[tuple[str, str]]:
     """A page of (id, name). Raises MarkerNotFound."""
-    rows = await _page(tx, query, sa.select(_c.uuid, _c.display_name))
+    rows = await _page(tx, query, _NAMES)
     return [(row[0], row[1]) for row in rows]
 
 
 async def _page(tx: Tx, query: ListQuery, columns: sa.Select[Any]) -> Sequence[Sequence[Any]]:
     if query.limit == 0:
         return []
+    page: Sequence[Sequence[Any]]
+    if query.is_plain():
+        shape = (tuple(query.exact), tuple(query.sort), query.deleted, query.include_soft_deleted, tx.dialect.name)
+        values = {f"exact_{name}": value for name, value in query.exact.items()}
+        page = (await tx.execute(_plain_page(columns, *shape), {**values, "page_length": query.limit})).all()
+        return page
     order = _order(query.sort)
     conditions = _conditions(query)
     if query.marker is not None:
         conditions.append(await _after(tx, query.marker, order))
-    sorting = [column.desc() if direction == "desc" else column.asc() for column, direction in order]
+    sorting = _sorting(order, tx.dialect.name)
     if query.ip is None and query.ip6 is None:
-        page: Sequence[sa.Row[Any]]
         page = (await tx.execute(columns.where(*conditions).order_by(*sorting).limit(query.limit))).all()
         return page
     # Addresses are looked through here, before the page is cut.
@@ -210,6 +239,22 @@ async def _page(tx: Tx, query: ListQuery, columns: sa.Select[Any]) -> Sequence[S
     rows = (await tx.execute(columns.add_columns(_c.uuid.label("place")).where(_c.uuid.in_(uuids)))).all()
     place = {uuid: number for number, uuid in enumerate(uuids)}
     return [tuple(row)[:-1] for row in sorted(rows, key=lambda row: place[row[-1]])]
+
+
+@functools.lru_cache(maxsize=64)
+def _plain_page(
+    columns: sa.Select[Any],
+    exact: tuple[str, ...],
+    sort: tuple[tuple[str, Direction], ...],
+    deleted: bool | None,
+    include_soft_deleted: bool,
+    dialect: str,
+) -> sa.Select[Any]:
+    # The lists that clients ask for all the time have few shapes.
+    conditions = [COLUMNS[name] == sa.bindparam(f"exact_{name}", type_=COLUMNS[name].type) for name in exact]
+    conditions += _deleted(deleted, include_soft_deleted)
+    sorting = _sorting(_order(sort), dialect)
+    return columns.where(*conditions).order_by(*sorting).limit(sa.bindparam("page_length", type_=sa.Integer))
 
 
 def _with_address(rows: Sequence[Sequence[Any]], query: ListQuery) -> list[str]:
@@ -244,6 +289,17 @@ def _order(sort: Sequence[tuple[str, Direction]]) -> Order:
     return order
 
 
+def _sorting(order: Order, dialect: str) -> list[sa.ColumnElement[Any]]:
+    sorting: list[sa.ColumnElement[Any]] = []
+    for column, direction in order:
+        key = column.desc() if direction == "desc" else column.asc()
+        if dialect == "postgresql":
+            # The others have NULL before all values anyway.
+            key = key.nulls_last() if direction == "desc" else key.nulls_first()
+        sorting.append(key)
+    return sorting
+
+
 async def _after(tx: Tx, marker: str, order: Order) -> sa.ColumnElement[bool]:
     """The condition for 'behind the marker in this order'. NULL sorts before all values."""
     row = (await tx.execute(sa.select(*(column for column, _ in order)).where(_c.uuid == marker))).first()
@@ -272,13 +328,7 @@ def _conditions(query: ListQuery) -> list[sa.ColumnElement[bool]]:
         conditions.append(column.in_(value) if isinstance(value, list) else column == value)
     for name, expression in query.regex.items():
         conditions.append(_as_text(COLUMNS[name]).regexp_match(expression))
-    soft_deleted = _c.vm_state == "soft-delete"
-    if query.deleted is True:
-        conditions.append(sa.or_(_c.deleted != 0, soft_deleted))
-    elif query.deleted is False:
-        conditions.append(_c.deleted == 0)
-        if not query.include_soft_deleted:
-            conditions.append(~soft_deleted)
+    conditions += _deleted(query.deleted, query.include_soft_deleted)
     if query.changes_since is not None:
         conditions.append(_c.updated_at >= query.changes_since)
     if query.changes_before is not None:
@@ -292,6 +342,15 @@ def _conditions(query: ListQuery) -> list[sa.ColumnElement[bool]]:
     if query.not_tags_any is not None:
         conditions.append(~_has_any(query.not_tags_any))
     return conditions
+
+
+def _deleted(deleted: bool | None, include_soft_deleted: bool) -> list[sa.ColumnElement[bool]]:
+    soft_deleted = _c.vm_state == "soft-delete"
+    if deleted is None:
+        return []
+    if deleted:
+        return [sa.or_(_c.deleted != 0, soft_deleted)]
+    return [_c.deleted == 0] if include_soft_deleted else [_c.deleted == 0, ~soft_deleted]
 
 
 def _as_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:

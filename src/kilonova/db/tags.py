@@ -9,22 +9,13 @@ import sqlalchemy as sa
 from kilonova.db.engine import Tx
 from kilonova.db.tables import tags
 
+# Built once: it is read with every server shown.
+_OF_SERVER = sa.select(tags.c.tag).where(tags.c.resource_id == sa.bindparam("server_uuid")).order_by(tags.c.tag)
+
 
 async def get(tx: Tx, server_uuid: str) -> list[str]:
     """The server's tags, sorted."""
-    rows = await tx.execute(sa.select(tags.c.tag).where(tags.c.resource_id == server_uuid).order_by(tags.c.tag))
-    return [row[0] for row in rows]
-
-
-async def get_many(tx: Tx, server_uuids: Sequence[str]) -> dict[str, list[str]]:
-    """Tags of many servers in one statement; servers without tags are left out."""
-    found: dict[str, list[str]] = {}
-    if not server_uuids:
-        return found
-    query = sa.select(tags.c.resource_id, tags.c.tag).where(tags.c.resource_id.in_(server_uuids)).order_by(tags.c.tag)
-    for uuid, tag in await tx.execute(query):
-        found.setdefault(uuid, []).append(tag)
-    return found
+    return [row[0] for row in await tx.execute(_OF_SERVER, {"server_uuid": server_uuid})]
 
 
 async def exists(tx: Tx, server_uuid: str, tag: str) -> bool:

@@ -16,6 +16,8 @@ DateTime = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 LongText = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 Uuid = sa.String(36)
 Name = sa.String(255)
+# Where 'a' and 'A' are two; MariaDB's usual collations take them for one.
+Tag = sa.String(80).with_variant(mysql.VARCHAR(80, collation="utf8mb4_bin"), "mysql", "mariadb")
 Json = sa.JSON(none_as_null=True)
 
 
@@ -43,3 +45,20 @@ def _mysql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(database_seconds, "postgresql")
 def _postgresql(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())"
+
+
+class joined_by_comma(FunctionElement[str]):
+    """The strings of a group in one, in no order."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(joined_by_comma)
+def _group_concat(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"group_concat({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(joined_by_comma, "postgresql")
+def _string_agg(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"string_agg({compiler.process(element.clauses, **kw)}, ',')"

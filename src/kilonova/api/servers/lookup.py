@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
-from kilonova.api import versions
 from kilonova.api.requests import Request
 from kilonova.api.servers.view import Kind, Links, Rights, Surroundings, View
-from kilonova.db import server_list, servers, tags
+from kilonova.db import server_list, servers
 from kilonova.db.engine import Tx
 from kilonova.db.server_list import ViewRow
 from kilonova.db.servers import Server
@@ -61,20 +58,20 @@ def surroundings(request: Request) -> Surroundings:
     )
 
 
-def reader(request: Request, uuid: str) -> Callable[[Tx], Awaitable[tuple[ViewRow, dict[str, list[str]]]]]:
-    """A transaction's work: the server's row for a view, and its tags where the version shows them."""
+async def view_row(request: Request, uuid: str) -> ViewRow:
+    """The server as views read it, of the caller's project or of any for administrators. Raises NotFound."""
 
-    async def read(tx: Tx) -> tuple[ViewRow, dict[str, list[str]]]:
-        row = await server_list.view_row(tx, uuid, project_id=own_project(request))
-        if row is None:
-            raise not_found(uuid)
-        return row, {uuid: await tags.get(tx, uuid)} if request.version >= versions.SERVER_TAGS else {}
+    async def read(tx: Tx) -> ViewRow | None:
+        return await server_list.view_row(tx, uuid, project_id=own_project(request))
 
-    return read
+    row = await request.runtime.db.read(read)
+    if row is None:
+        raise not_found(uuid)
+    return row
 
 
 async def view_of(request: Request, uuid: str, kind: Kind, *, admin_password: str | None = None) -> dict[str, object]:
     """The answer that shows one server as it is now. Raises NotFound."""
-    row, tags_of = await request.runtime.db.read(reader(request, uuid))
-    view = View(request.version, kind, rights(request, row.project_id), surroundings(request), tags_of, admin_password)
+    row = await view_row(request, uuid)
+    view = View(request.version, kind, rights(request, row.project_id), surroundings(request), admin_password)
     return {"server": view.one(row)}

@@ -7,15 +7,13 @@ from typing import Any
 
 import msgspec
 
-from kilonova.api import versions
 from kilonova.api.requests import Request
 from kilonova.api.responses import Response
 from kilonova.api.servers.filters import list_query
-from kilonova.api.servers.lookup import reader, rights, surroundings
+from kilonova.api.servers.lookup import rights, surroundings, view_row
 from kilonova.api.servers.view import Kind, View
-from kilonova.db import server_list, tags
-from kilonova.db.engine import Tx
-from kilonova.db.server_list import MarkerNotFound, ViewRow
+from kilonova.db import server_list
+from kilonova.db.server_list import MarkerNotFound
 from kilonova.errors import Invalid
 
 _ON_THE_LOOP = 100
@@ -40,17 +38,11 @@ async def detail(request: Request) -> Any:
     if query is None:
         return {"servers": []}
 
-    async def read(tx: Tx) -> tuple[list[ViewRow], dict[str, list[str]]]:
-        rows = await server_list.view_rows(tx, query)
-        if request.version < versions.SERVER_TAGS:
-            return rows, {}
-        return rows, await tags.get_many(tx, [row.uuid for row in rows])
-
     try:
-        rows, tags_of = await request.runtime.db.read(read)
+        rows = await request.runtime.db.read(lambda tx: server_list.view_rows(tx, query))
     except MarkerNotFound:
         raise _no_marker(request) from None
-    view = View(request.version, Kind.DETAIL, rights(request), surroundings(request), tags_of)
+    view = View(request.version, Kind.DETAIL, rights(request), surroundings(request))
     links = _next(request, "servers/detail", [row.uuid for row in rows])
 
     def encode() -> bytes:
@@ -60,9 +52,9 @@ async def detail(request: Request) -> Any:
 
 
 async def show(request: Request) -> Any:
-    row, tags_of = await request.runtime.db.read(reader(request, request.params["id"]))
+    row = await view_row(request, request.params["id"])
     request.authorize("os_compute_api:servers:show", {"project_id": row.project_id})
-    view = View(request.version, Kind.SHOW, rights(request, row.project_id), surroundings(request), tags_of)
+    view = View(request.version, Kind.SHOW, rights(request, row.project_id), surroundings(request))
     return {"server": view.one(row)}
 
 

@@ -157,6 +157,10 @@ def _links(row: ViewRow, view: View) -> Any:
     ]
 
 
+def _tags(row: ViewRow, view: View) -> list[str]:
+    return sorted(row.tags.split(",")) if row.tags else []
+
+
 def _addresses(row: ViewRow, view: View) -> Any:
     if row.vm_state == "building":
         return _EMPTY_OBJECT
@@ -334,7 +338,7 @@ FIELDS: tuple[_Field, ...] = (
     _Field(name="os-extended-volumes:volumes_attached", get=lambda row, view: [], full=True),
     _Field(name="locked", get=lambda row, view: bool(row.locked), since=versions.SERVER_LOCKED),
     _Field(name="description", column="display_description", since=versions.SERVER_DESCRIPTION),
-    _Field(name="tags", get=lambda row, view: view.tags.get(row.uuid, []), since=versions.SERVER_TAGS),
+    _Field(name="tags", get=_tags, since=versions.SERVER_TAGS),
     _Field(
         name="trusted_image_certificates",
         get=lambda row, view: _raw(row.trusted_certs),
@@ -404,7 +408,6 @@ class View:
 
     rights: Rights
     around: Surroundings
-    tags: dict[str, list[str]]
     admin_password: str | None
 
     def __init__(
@@ -413,12 +416,10 @@ class View:
         kind: Kind,
         rights: Rights,
         around: Surroundings,
-        tags: dict[str, list[str]] | None = None,
         admin_password: str | None = None,
     ) -> None:
         self.rights = rights
         self.around = around
-        self.tags = tags or {}
         self.admin_password = admin_password
         self.self_servers = around.links.self_base + "/servers/"
         self.bookmark_servers = around.links.bookmark_base + "/servers/"

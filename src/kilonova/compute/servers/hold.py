@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from kilonova.compute import states
+from kilonova.db import servers
 from kilonova.db.engine import Tx
-from kilonova.db.servers import Server, from_row
-from kilonova.db.tables import instances
+from kilonova.db.servers import Server
 from kilonova.errors import Conflict, NotFound
 
 CHANGEABLE = (states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOPPED)
@@ -16,11 +14,10 @@ CHANGEABLE = (states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOPPED)
 
 async def hold(tx: Tx, uuid: str) -> Server:
     """The server as it is now; nobody else changes it before this transaction ends. Raises NotFound."""
-    query = sa.select(instances).where(instances.c.uuid == uuid, instances.c.deleted == 0).with_for_update()
-    row = (await tx.execute(query)).first()
-    if row is None:
+    server = await servers.get(tx, uuid, lock=True)
+    if server is None:
         raise NotFound(f"Instance {uuid} could not be found.")
-    return from_row(row)
+    return server
 
 
 async def hold_changeable(tx: Tx, uuid: str, action: str) -> Server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kilonova.db.tables.base import metadata
-from kilonova.db.types import DateTime, Id, Json, LongText, Name, Uuid
+from kilonova.db.types import DateTime, Id, Json, LongText, Name, Tag, Uuid
 
 instances = sa.Table(
     "instances",
@@ -86,5 +86,5 @@ tags = sa.Table(
     "tags",
     metadata,
     sa.Column("resource_id", Uuid, primary_key=True),
-    sa.Column("tag", sa.String(80), primary_key=True),
+    sa.Column("tag", Tag, primary_key=True),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kilonova.db.types import DateTime, Id, Json, LongText
+from kilonova.db.types import DateTime, Id, Json, LongText, Tag
 
 revision = "0001"
 down_revision = None
@@ -296,7 +296,7 @@ def upgrade() -> None:
     op.create_table(
         "tags",
         sa.Column("resource_id", sa.String(length=36), nullable=False),
-        sa.Column("tag", sa.String(length=80), nullable=False),
+        sa.Column("tag", Tag, nullable=False),
         sa.PrimaryKeyConstraint("resource_id", "tag", name=op.f("pk_tags")),
     )
     op.create_table(
