@@ -76,7 +76,7 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
     """
     image = await _image(rt, ctx, request.image_ref) if request.image_ref else None
     password = request.admin_password or new_password(rt)
-    reservation_id = "r-" + "".join(secure.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    reservation_id = "r-" + "".join(rt.world.random.choices(string.ascii_lowercase + string.digits, k=8))
     # Made before the transaction: a deadlock's second try must not change what was said to whom.
     uuids = [rt.world.uuid() for _ in range(request.max_count)]
 
