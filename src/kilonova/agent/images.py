@@ -24,29 +24,18 @@ from pathlib import Path
 
 import msgspec
 
-from kilonova.agent import qcow2, tools
+from kilonova.agent import image_file
 from kilonova.agent.driver import ImageSource, ImageSpec, Progress
+from kilonova.agent.image_file import Base
 from kilonova.agent.threads import in_thread
 from kilonova.errors import HostFailure, Invalid, Transient
 from kilonova.world import World
 
-FORMATS = ("raw", "qcow2")
 _BATCH = 4 * 1024**2
 """Bytes handed to a thread at once: a hop per network packet would cost more than the write."""
 _PIN = 900.0
 """Seconds an image is safe from eviction after it was asked for, while its guest's disks are not yet there."""
-_EXAMINE_CPU = 30
-"""Seconds of CPU, and bytes of memory, for tools that read a tenant's file: a crafted one must not eat the host."""
-_EXAMINE_MEMORY = 1024**3
 _KEY = re.compile(r"[0-9a-f]{40}")
-
-
-class Base(msgspec.Struct, frozen=True, kw_only=True):
-    """A cached image. `virtual_size` in bytes: what a guest sees."""
-
-    image_id: str
-    format: str
-    virtual_size: int
 
 
 class _Flight:
@@ -244,7 +233,7 @@ class ImageCache:
             await asyncio.sleep(0.2)
 
     async def _fetch(self, image: ImageSpec, source: ImageSource, token: str | None, progress: Progress) -> Base:
-        _check_wanted(image)
+        image_file.check_wanted(image)
         path = self.path_of(image.id)
         part = self.directory / f".{path.name}.part"
         try:
@@ -295,35 +284,14 @@ class ImageCache:
 
     async def _place(self, image: ImageSpec, part: Path, path: Path, progress: Progress) -> Base:
         """Check what the file is, convert it if wanted, and give it its name."""
-        base, final = await self._examine(image, part), part
+        base, final = await image_file.examine(image, part), part
         if base.format == "qcow2" and self._force_raw:
-            required = await _examine_tool("measure", "--output=json", "-f", "qcow2", "-O", "qcow2", str(part))
-            await self._reserve(image.id, int(msgspec.json.decode(required)["required"]))
+            await self._reserve(image.id, await image_file.raw_bytes(part))
             final = part.with_suffix(".raw")
-            await _convert(part, final, progress)
+            await image_file.convert(part, final, progress)
             base = msgspec.structs.replace(base, format="raw")
         await in_thread(lambda: _finish(base, part, final, path), patience=600)
         return base
-
-    async def _examine(self, image: ImageSpec, part: Path) -> Base:
-        if image.disk_format == "raw":
-            if await in_thread(lambda: qcow2.is_qcow2(part)):
-                raise Invalid(f"Image {image.id} is a qcow2 file, but Image states disk_format raw.")
-            if image.size == 0:
-                raise Invalid(f"Image {image.id} is empty.")
-            return Base(image_id=image.id, format="raw", virtual_size=image.size)
-        header = await in_thread(lambda: qcow2.check_self_contained(part))
-        try:
-            output = await _examine_tool("info", "--output=json", "-U", "-f", "qcow2", str(part))
-            await _check_tables(image.id, part)
-        except tools.ToolFailed as error:
-            raise Invalid(f"Image {image.id} cannot be read as qcow2: {error.message}") from error
-        info = msgspec.json.decode(output)
-        if info.get("backing-filename") or info.get("format-specific", {}).get("data", {}).get("data-file"):
-            raise Invalid(f"Image {image.id} names other files; images must be complete.")
-        if info["virtual-size"] != header.virtual_size:
-            raise Invalid(f"Image {image.id} is damaged: its header and its tables disagree about the size.")
-        return Base(image_id=image.id, format="qcow2", virtual_size=header.virtual_size)
 
     async def _reserve(self, image_id: str, needed: int) -> None:
         """Room for so many bytes more. Drops unused images if that makes it. Raises HostFailure."""
@@ -337,19 +305,6 @@ class ImageCache:
                 f"{max(free, 0) / 1024**2:.0f} MiB are free."
             )
         self._claims[image_id] = needed
-
-
-def _check_wanted(image: ImageSpec) -> None:
-    if image.disk_format not in FORMATS:
-        raise Invalid(
-            f"Image {image.id} has disk_format '{image.disk_format}'; this hypervisor boots {' and '.join(FORMATS)}."
-        )
-    if image.container_format not in ("bare", ""):
-        raise Invalid(f"Image {image.id} has container_format '{image.container_format}'; 'bare' is accepted.")
-    if image.hash_value is not None:
-        algorithm = image.hash_algo or "sha512"
-        if algorithm not in hashlib.algorithms_available or algorithm.startswith("shake"):
-            raise Invalid(f"Image {image.id} states a checksum by '{algorithm}', which is not known here.")
 
 
 async def _batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -383,48 +338,6 @@ def _left_by_earlier(image: ImageSpec, part: Path) -> int:
 async def _remove(path: Path) -> None:
     """In a thread: the blocks of a large file take their time to be freed."""
     await in_thread(lambda: path.unlink(missing_ok=True))
-
-
-async def _examine_tool(*arguments: str) -> bytes:
-    return await tools.run("qemu-img", *arguments, cpu_seconds=_EXAMINE_CPU, address_space=_EXAMINE_MEMORY)
-
-
-async def _check_tables(image_id: str, path: Path) -> None:
-    """Raises Invalid for broken tables. Clusters that nothing refers to (status 3) do no harm."""
-    try:
-        await _examine_tool("check", "-q", "-f", "qcow2", str(path))
-    except tools.ToolFailed as error:
-        if error.exit_status == 2:
-            raise Invalid(
-                f"Image {image_id} is damaged: its qcow2 tables have errors.", details=error.stderr
-            ) from error
-        if error.exit_status != 3:
-            raise
-
-
-async def _convert(source: Path, target: Path, progress: Progress) -> None:
-    async def said(output: bytes) -> None:
-        # "    (12.34/100%)\r"
-        found = re.findall(rb"\((\d+)\.\d+/100%\)", output)
-        if found:
-            await progress("image_convert", int(found[-1]))
-
-    try:
-        await tools.run(
-            *("qemu-img", "convert", "-p", "-f", "qcow2", "-O", "raw", str(source), str(target)),
-            timeout=3600,
-            on_output=said,
-        )
-    except tools.ToolFailed as error:
-        await _remove(target)
-        if error.disk_full:
-            raise HostFailure(
-                f"The host's disk became full while an image was converted in {target.parent}."
-            ) from error
-        raise Invalid(f"The image cannot be converted: {error.message}") from error
-    except BaseException:
-        await _remove(target)
-        raise
 
 
 def _finish(base: Base, part: Path, final: Path, path: Path) -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from kilonova.agent import qcow2, tools
 from kilonova.agent.driver import ServerSpec
-from kilonova.agent.images import Base
+from kilonova.agent.image_file import Base
 from kilonova.agent.libvirt.domain_xml import Drive
 from kilonova.agent.threads import in_thread
 from kilonova.errors import HostFailure, Invalid, Transient
