@@ -31,6 +31,7 @@ async def rebuild(request: Request) -> Response:
     if asked.get("personality"):
         raise unbuilt.unbuilt("rebuild: personality")
     changes = {column: asked[field] for field, column in COLUMNS.items() if field in asked}
+    changes.setdefault("disk_config", "MANUAL")  # what a new server has too, not what this one had
     if "name" in asked:
         changes["display_name"] = asked["name"].strip()
     if "user_data" in asked:
