@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 from kilonova.db import guard, schema
 from kilonova.db.engine import Database, Tx, async_url, forbid_in_transaction
@@ -128,6 +129,10 @@ async def test_migrations_make_exactly_the_tables_in_code_and_are_done_once(tmp_
 
     assert await database.read(compare) == []
     await database.close()
+
+
+def test_the_newest_revision_by_name_is_the_migrations_last() -> None:
+    assert ScriptDirectory.from_config(schema.config()).get_current_head() == schema.newest()
 
 
 async def test_a_newer_releases_database_is_refused(tmp_path: Path) -> None:
