@@ -210,7 +210,8 @@ def late_power_report() -> Case:
             await cloud.bus.send(
                 "conductor", PowerReport(host=server.host, incarnation=agent.incarnation, states=states_)
             )
-            await asyncio.sleep(0.01)
+            # Long enough for the report to be looked at, not for its question to be answered.
+            await asyncio.sleep(1.0)
 
         cloud.bus.tamper = tamper
         return {Point("api", "write submit before", 1): report}
