@@ -8,7 +8,7 @@ from compat.microversions import around
 from compat.play import Play
 from compat.stories.server_show import KEY
 
-MADE = frozenset({"public_key", "fingerprint"})
+MADE = frozenset({"public_key", "fingerprint", "private_key"})
 SHOWN = frozenset({"id"})
 
 
