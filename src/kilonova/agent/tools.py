@@ -44,7 +44,18 @@ async def run(
     program = shutil.which(tool, path=_PATH)
     if program is None:
         raise ToolFailed(tool, "it is not installed")
-    wrapped = ["setpriv", "--pdeathsig", "KILL", "prlimit", "--core=0"]
+    # The shell sets the umask since uvloop's subprocesses cannot.
+    wrapped = [
+        "sh",
+        "-c",
+        f'umask {umask:04o}; exec "$@"',
+        "sh",
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "prlimit",
+        "--core=0",
+    ]
     if cpu_seconds is not None:
         wrapped.append(f"--cpu={cpu_seconds}")
     if address_space is not None:
@@ -57,7 +68,6 @@ async def run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
-        umask=umask,
     )
     try:
         async with asyncio.timeout(timeout):
