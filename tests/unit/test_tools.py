@@ -31,5 +31,5 @@ def test_a_tool_that_does_not_end_is_ended() -> None:
 
 
 def test_a_tool_that_is_not_installed_is_named() -> None:
-    with pytest.raises(tools.ToolFailed, match="no-such-tool.*not installed"):
+    with pytest.raises(tools.ToolFailed, match=r"no-such-tool.*not installed"):
         run("no-such-tool")
