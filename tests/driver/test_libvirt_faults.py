@@ -279,3 +279,12 @@ async def test_half_made_files_of_a_killed_agent_are_swept_at_the_next_start(rig
         assert sorted(path.name for path in directory.glob(".*")) == []
         assert sorted(path.name for path in (directory / spec.uuid).iterdir()) == ["disk", "kilonova.json"]
         await remove(driver, spec.uuid)
+
+
+async def test_a_guest_on_machine_type_q35_starts_with_its_config_drive(rig: LibvirtRig, driver: Driver) -> None:
+    spec = rig.spec(config_drive=True, image=rig.image(properties={"hw_machine_type": "q35"}))
+    await build(rig, driver, spec)
+    assert await driver.power_state(spec.uuid) is PowerState.RUNNING
+    disks = await rig.virsh("domblklist", spec.uuid)
+    assert "disk.config" in disks
+    assert "sda" in disks

@@ -119,7 +119,8 @@ def test_disks_are_virtio_and_the_config_drive_is_on_a_bus_the_machine_has(
     assert root.find("devices/disk[@device='cdrom']/readonly") is not None
     scsi = root.find("devices/controller[@type='scsi'][@model='virtio-scsi']")
     assert (scsi is not None) == platform.pcie
-    assert len(root.findall("devices/controller[@model='pcie-root-port']")) == (8 if platform.pcie else 0)
+    pci = [controller.get("model") for controller in root.findall("devices/controller[@type='pci']")]
+    assert pci == (["pcie-root"] + ["pcie-root-port"] * 8 if platform.pcie else [])
 
 
 def test_the_console_goes_to_a_log_that_is_never_cut_short_and_to_vnc_on_this_host_only() -> None:

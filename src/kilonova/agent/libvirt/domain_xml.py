@@ -160,6 +160,7 @@ def cdrom_bus(platform: Platform, wanted: Wanted) -> str:
 
 def _controllers(devices: ET.Element, options: LibvirtOptions, platform: Platform, wanted: Wanted) -> None:
     if platform.pcie:
+        ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
         for _ in range(options.num_pcie_ports):
             ET.SubElement(devices, "controller", type="pci", model="pcie-root-port")
     if "scsi" in (wanted.disk_bus, cdrom_bus(platform, wanted)):
