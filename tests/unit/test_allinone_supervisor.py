@@ -111,6 +111,7 @@ async def test_why_a_child_waits_is_in_its_status(child: Child, monkeypatch: pyt
 
 async def test_a_child_that_cannot_start_gives_the_end_of_its_log_as_the_reason(tmp_path: Path) -> None:
     child = make_child(tmp_path, "import sys; print('noise'); sys.exit('the database is damaged')")
+    (tmp_path / "server.log").write_text("what an earlier run said\n")
     with pytest.raises(CloudError, match=r"status 1: noise\nthe database is damaged") as caught:
         await child.start()
     assert str(tmp_path / "server.log") in (caught.value.remedy or "")

@@ -28,12 +28,15 @@ def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
         raise
 
 
-def tail(path: Path, lines: int = 12, limit: int = 65536) -> str:
-    """The last lines of a log file, for an error message; empty when there is none. Reads at most `limit` bytes."""
+def tail(path: Path, lines: int = 12, *, start: int = 0, limit: int = 65536) -> str:
+    """The last lines of a log file from byte `start` on, for an error message; empty when there is none.
+
+    Reads at most `limit` bytes.
+    """
     try:
         with path.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - limit))
+            stream.seek(max(start, stream.tell() - limit))
             text = stream.read().decode(errors="replace")
     except OSError:
         return ""

@@ -39,6 +39,8 @@ key_repository = {directory}/credential-keys
 # bcrypt's cost is 2^rounds. The default of 12 takes 230 ms of processor time for every token; 4 takes 1 ms. The
 # passwords of this cloud are random and long, so a slow hash would protect nothing.
 password_hash_rounds = 4
+# All that bcrypt takes; with a larger limit Keystone logs a warning for every password.
+max_password_length = 72
 [cache]
 enabled = true
 # In this process's memory, expired entries removed; dogpile's own memory backend would grow for ever.

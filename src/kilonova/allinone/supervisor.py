@@ -72,6 +72,7 @@ class Child:
         self._since = time.monotonic()
         self._detail = ""
         self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
         self._watcher: asyncio.Task[None] | None = None
         self._client = httpx.AsyncClient(timeout=PROBE_TIMEOUT, trust_env=False)
 
@@ -120,6 +121,7 @@ class Child:
         if self.log.exists() and self.log.stat().st_size > KEEP_LOG:
             self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as stream:
+            self._log_start = stream.tell()
             process = await asyncio.create_subprocess_exec(
                 *self.spec.command,
                 stdin=asyncio.subprocess.PIPE,
@@ -201,7 +203,7 @@ class Child:
     def _why(self, process: asyncio.subprocess.Process) -> str:
         if process.returncode is None:
             return f"no answer at {self.spec.health_url} within {START_TIME:.0f} s"
-        last = tail(self.log, 3) if process.returncode > 0 else ""
+        last = tail(self.log, 3, start=self._log_start) if process.returncode > 0 else ""
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"status {process.returncode}"
         return f"ended with {how}" + (f": {last}" if last else "")
 
