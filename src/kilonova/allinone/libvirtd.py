@@ -10,6 +10,7 @@ The daemons and the guests outlive `kilonova up`; the next one finds them by pid
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
 import os
 import shlex
@@ -65,6 +66,9 @@ namespaces = [ ]
 remember_owner = 0
 stdio_handler = "logd"
 vnc_listen = "127.0.0.1"
+# Screens of several clouds on one machine: each looks for free ports in a part of its own first.
+remote_display_port_min = {first_screen}
+remote_display_port_max = 65535
 auto_dump_path = "/var/lib/libvirt/qemu/dump"
 """
 
@@ -196,11 +200,16 @@ def _prepare(state_dir: Path) -> None:
         write_private(uuid_file, str(uuid.uuid4()))
     etc = state_dir / "libvirt/etc"
     write_private(etc / "libvirtd.conf", _LIBVIRTD_CONF.format(host_uuid=uuid_file.read_text()))
-    write_private(etc / "qemu.conf", _QEMU_CONF)
+    write_private(etc / "qemu.conf", _QEMU_CONF.format(first_screen=_first_screen(state_dir)))
     write_private(etc / "virtlogd.conf", 'log_outputs = "3:file:/var/log/libvirt/virtlogd.log"\n')
     sockets = _socket_dir(state_dir)
     if sockets == _link(state_dir) and not sockets.is_symlink():
         sockets.symlink_to(state_dir / "run/libvirt")
+
+
+def _first_screen(state_dir: Path) -> int:
+    """The first port for guests' screens, stable for a state directory; of 400 places with room for 50 each."""
+    return 20000 + int.from_bytes(hashlib.sha256(str(state_dir).encode()).digest()[:4]) % 400 * 50
 
 
 def _ensure_daemon(state_dir: Path, name: str, socket_name: str) -> bool:

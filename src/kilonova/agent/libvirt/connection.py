@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 _KEEPALIVE_SECONDS = 5
 _KEEPALIVE_COUNT = 4
 _LOST = (libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_INVALID_CONN, libvirt.VIR_ERR_NO_CONNECT)
+# Another libvirt on this machine was faster; libvirt takes the next port when asked again.
+_PORT_TAKEN = "Failed to find an available port"
 _LATER = (libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_RESOURCE_BUSY, libvirt.VIR_ERR_AGENT_UNRESPONSIVE)
 
 
@@ -118,7 +120,7 @@ class Connection:
             if self._handle is handle:
                 self._handle = None
             return Transient(f"{what}: the connection to libvirt on this host was lost: {explain(error)}")
-        if code in _LATER:
+        if code in _LATER or _PORT_TAKEN in message:
             return Transient(message)
         if error.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE):
             return Transient(message)
