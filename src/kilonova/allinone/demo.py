@@ -28,7 +28,7 @@ from kilonova.allinone.errors import CloudError
 from kilonova.allinone.files import write_private
 from kilonova.allinone.settings import CloudSettings
 
-IMAGE, FLAVOR, KEY, SERVER = "tiny-guest", "demo.tiny", "demo", "demo"
+IMAGE, FLAVOR, KEY, SERVER = "tiny", "m1.nano", "demo", "demo"
 READY = re.compile(r"guest ready \S+ \S+")
 """What the guest prints on its console when its own start is complete."""
 
