@@ -12,6 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
+import structlog
+
 from kilonova.agent.agent import Agent
 from kilonova.agent.journal import Journal
 from kilonova.agent.sim.driver import SimDriver, SimOptions
@@ -102,4 +104,5 @@ async def main(role: str, directory: str, database: str, broker: str, prefix: st
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     asyncio.run(main(*sys.argv[1:]))
