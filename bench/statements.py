@@ -39,6 +39,7 @@ BUDGETS = {
 _BACKGROUND = (
     "UPDATE services SET last_seen",  # heartbeats, one statement a second for all hosts together
     "SELECT instance_actions.id \nFROM instance_actions",  # the sweep for operations that nobody was told of
+    "SELECT services.incarnation \nFROM services",  # an agent's report of power states, at its start and now and then
     "UPDATE instance_actions SET lease_until",  # leases, one statement for all operations of a process
 )
 
