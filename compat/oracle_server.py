@@ -24,13 +24,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "true"
 os.environ["OS_TEST_TIMEOUT"] = "0"
 
-from nova import monkey_patch
+from nova import monkey_patch  # type: ignore[import-not-found]  # only the oracle's own environment has it
 
 monkey_patch.patch()
 
-from futurist._thread import ThreadWorker  # noqa: E402
+from futurist._thread import ThreadWorker  # type: ignore[import-not-found]  # noqa: E402
 from nova import policy  # noqa: E402, what comes before decides how this is loaded
-from nova.tests.functional import integrated_helpers  # noqa: E402
+from nova.tests.functional import integrated_helpers  # type: ignore[import-not-found]  # noqa: E402
 
 ROLES = {
     "admin": "reader,member,manager,admin",
