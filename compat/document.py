@@ -15,8 +15,8 @@ fixtures of its own functional tests) and against this service on simulated host
 bodies. Values that each service makes for itself (ids, times, host names, amounts of resources, the wording of errors)
 are compared by form only. A difference that is neither gone nor argued below fails the run.
 
-Requests are tried on both sides of every version at which the operation changes; `make compat ARGS=--thorough` tries views
-at every version from 2.1 to 2.104.
+Requests are tried on both sides of every version at which the operation changes; `make compat ARGS=--thorough` tries
+views at every version from 2.1 to 2.104.
 
 """
 
