@@ -58,6 +58,12 @@ def test_what_comes_late_changes_nothing(make: Callable[[], Case], tmp_path: Pat
     run(tmp_path, [make()])
 
 
+@pytest.mark.timeout(3600 if FULL else 300)
+def test_storms_pass(tmp_path: Path) -> None:
+    """Many servers, many clients, kills and lost messages at once; and no server ends in ERROR."""
+    run(tmp_path, [races.storm(SEED + number) for number in range(100 if FULL else 4)])
+
+
 def test_hosts_are_never_over_committed(tmp_path: Path) -> None:
     run(tmp_path, [races.crowd(12, 3)])
 

@@ -360,12 +360,15 @@ VERBS = {
 }
 
 
-def _after_verb(scenario: Scenario, kind: str, times: int | None) -> set[str]:
+def _after_verb(scenario: Scenario, verb: str, when: str, kind: str, times: int | None) -> set[str]:
     if scenario.kind == "delete":
         return {GONE}
     if kind == "transient" and times is not None:
         return {scenario.end}
     if scenario.kind == "boot":
+        if (verb, when, kind) == ("image", "after", "transient"):
+            # By then the image is there, and is not asked for again.
+            return {states.ACTIVE}
         return {states.ACTIVE} if times is not None and kind != "invalid" else {states.ERROR}
     if scenario.kind in ("reboot", "rebuild"):
         return {states.ERROR}
@@ -415,7 +418,7 @@ def failing_hosts(scenario: Scenario, *, also: Collection[str] = ()) -> list[Cas
                             name=f"host fails {when} '{verb}': {kind}, {times or 'all'} times"
                             + (f", and always at {', '.join(also)}" if also else ""),
                             scenario=scenario,
-                            expected=_after_verb(scenario, kind, times),
+                            expected=_after_verb(scenario, verb, when, kind, times),
                             config=config,
                             effects=False,
                             guest_may_differ=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from kilonova.bus.messages import Command, Message, PowerReport, ServerQuestion
 from kilonova.compute import states
 from kilonova.compute.servers import power
 from kilonova.conductor.scheduling import Scheduler
-from kilonova.errors import Conflict, OverQuota
+from kilonova.errors import Conflict, NotFound, OverQuota
 from kilonova.settings import ComputeSettings, QuotaDefaults
 from tests.workflows.harness.audit import GONE
 from tests.workflows.harness.cases import Case, Harness
@@ -263,4 +264,47 @@ def late_command() -> Case:
         plan=plan,
         during=comes_back,
         must_strike=1,
+    )
+
+
+VERBS = (power.stop, power.start, power.pause, power.unpause, power.suspend, power.resume)
+
+
+def storm(seed: int, servers: int = 8, turns: int = 60) -> Case:
+    """Clients do what they like to several servers, while processes die and messages go astray."""
+
+    async def blow(cloud: FaultCloud) -> None:
+        chance = random.Random(seed)
+
+        def tamper(address: str, message: Message) -> tuple[float, ...]:
+            return chance.choice(((), (0.0, 0.0), (8.0,))) if chance.random() < 0.05 else (0.0,)
+
+        cloud.bus.tamper = tamper
+        await asyncio.gather(*(cloud.create() for _ in range(servers - 1)))
+        for _ in range(turns):
+            await asyncio.sleep(chance.expovariate(1.0))
+            alive = [server for server in await cloud.all_servers() if not server.deleted]
+            living = [p for p in cloud._processes if not p.dead and p.role in ("conductor", "agent", "scheduler")]
+            if chance.random() < 0.3:
+                await cloud.kill(chance.choice(living))
+            elif alive:
+                server = chance.choice(alive)
+                with contextlib.suppress(Conflict, NotFound):
+                    if chance.random() < 0.1:
+                        await cloud.delete(server.uuid)
+                    elif chance.random() < 0.3:
+                        hard = chance.random() < 0.5
+                        await power.reboot(cloud.runtime(cloud.api), cloud.context(), server, hard=hard)
+                    else:
+                        await chance.choice(VERBS)(cloud.runtime(cloud.api), cloud.context(), server)
+        cloud.bus.tamper = None
+        cloud.not_before = asyncio.get_running_loop().time() + 10.0
+
+    return Case(
+        name=f"storm {seed}",
+        scenario=SCENARIOS["boot"],
+        expected={states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, GONE},
+        config=lambda: Config(conductors=2, hosts=3),
+        during=blow,
+        effects=False,
     )
