@@ -26,6 +26,9 @@ RETRY = (0.2, 15.0)
 
 COMMIT_TRIES = 8
 
+DETAILS = 4000
+"""Characters of a failure's details that go with the operation; its step's event has them all."""
+
 
 async def no_probe(point: str) -> None:
     return None
@@ -151,7 +154,8 @@ class Runner(Generic[E]):
             and run.step > workflow.index(workflow.retry_from)
             and run.attempt + 1 < workflow.max_attempts(run.env)
         )
-        data = {**run.data, "failure": {"message": failure.message, "kind": failure.kind, "retry": retry}}
+        told = {"message": failure.message, "kind": failure.kind, "details": (failure.details or "")[-DETAILS:]}
+        data = {**run.data, "failure": told | {"retry": retry}}
 
         async def work(tx: Tx) -> None:
             now = self.world.now()
@@ -173,7 +177,7 @@ class Runner(Generic[E]):
         """Undo one step; True at the end of the operation."""
         workflow = self.workflow
         failure = run.data["failure"]
-        run.failure = Failure(failure["message"], failure["kind"])
+        run.failure = Failure(failure["message"], failure["kind"], failure.get("details") or None)
         first = workflow.index(workflow.retry_from) if failure["retry"] and workflow.retry_from else 0
         step = workflow.steps[run.step]
         started = self.world.now()

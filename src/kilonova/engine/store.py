@@ -72,6 +72,15 @@ async def insert(
     return int(key[0])
 
 
+async def started(tx: Tx, server_uuids: Sequence[str], kind: str, request_id: str) -> list[tuple[str, int]]:
+    """(server, operation) of what a request started on these servers, oldest first: after a lost COMMIT's answer."""
+    c = operations.c
+    query = sa.select(c.server_uuid, c.id).where(
+        c.server_uuid.in_(server_uuids), c.kind == kind, c.request_id == request_id
+    )
+    return [(row.server_uuid, row.id) for row in await tx.execute(query.order_by(c.id))]
+
+
 async def supersede(tx: Tx, operation_id: int, now: dt.datetime, error: str) -> None:
     """End an operation from outside. Whoever runs it meets the fence at its next commit."""
     await tx.execute(

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from kilonova.compute import quota_usage, states
 from kilonova.compute.quota_usage import Amount
-from kilonova.compute.servers.submit import wake
+from kilonova.compute.servers.submit import wake, write_once
 from kilonova.context import RequestContext
 from kilonova.db import flavors, key_pairs, servers
 from kilonova.db.engine import Tx
@@ -97,7 +97,10 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
             rows.append((uuid, await _insert(rt, tx, ctx, request, values, password)))
         return rows
 
-    rows = await rt.db.write(work)
+    async def find(tx: Tx) -> list[tuple[str, int]] | None:
+        return await store.started(tx, uuids, "boot", ctx.request_id) or None
+
+    rows = await write_once(rt.db, work, find)
     for _, operation_id in rows:
         await wake(rt, operation_id)
     return Created(uuids=[uuid for uuid, _ in rows], reservation_id=reservation_id, admin_password=password)

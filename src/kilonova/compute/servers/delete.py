@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kilonova.compute import states
-from kilonova.compute.servers.submit import check_lock, wake
+from kilonova.compute.servers.submit import check_lock, wake, write_once
 from kilonova.context import RequestContext
 from kilonova.db import servers
 from kilonova.db.engine import Tx
@@ -48,6 +48,9 @@ async def delete(rt: Runtime, ctx: RequestContext, server: Server, *, force: boo
         )
         return operation_id
 
-    operation_id = await rt.db.write(work)
+    async def nothing(tx: Tx) -> None:
+        """Asking again is no error, so there is no need to know."""
+
+    operation_id = await write_once(rt.db, work, nothing)
     if operation_id is not None:
         await wake(rt, operation_id)

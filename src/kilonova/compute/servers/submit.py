@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from kilonova.bus.messages import Wake
 from kilonova.context import RequestContext
 from kilonova.db import servers
-from kilonova.db.engine import Tx
+from kilonova.db.engine import CommitUnknown, Database, Tx, Work
 from kilonova.db.servers import Server
 from kilonova.db.tables import instances
 from kilonova.engine import store
 from kilonova.errors import Conflict, NotFound, Transient
 from kilonova.runtime import Runtime
+
+T = TypeVar("T")
 
 
 async def submit(
@@ -75,9 +77,22 @@ async def submit(
             raise wrong_state(await servers.get(tx, server.uuid), server.uuid, action, vm_states)
         return operation_id
 
-    operation_id = await rt.db.write(work)
+    async def find(tx: Tx) -> int | None:
+        started = await store.started(tx, [server.uuid], kind, ctx.request_id)
+        return started[-1][1] if started else None
+
+    operation_id = await write_once(rt.db, work, find)
     await wake(rt, operation_id)
     return operation_id
+
+
+async def write_once(db: Database, work: Work[T], find: Work[T | None]) -> T:
+    """Commit `work` once. When the answer was lost, what `find` finds counts; it is repeated if that is None."""
+    try:
+        return await db.write(work)
+    except CommitUnknown:
+        found = await db.read(find)
+        return await db.write(work) if found is None else found
 
 
 async def wake(rt: Runtime, operation_id: int) -> None:
