@@ -280,6 +280,10 @@ class RabbitBus:
             self._subscriptions.remove(subscription)
 
     async def reply(self, queue: str, number: str | None, answer: Answer) -> None:
+        # After an absence of the broker the question's connection may be back before the answer's.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT):
+                await self.sending.up.wait()
         try:
             await self._publish(queue, _encode(answer), "Answer", number=number)
         except Transient as error:
