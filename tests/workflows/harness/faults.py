@@ -365,6 +365,9 @@ def _after_verb(scenario: Scenario, verb: str, when: str, kind: str, times: int 
         return {GONE}
     if kind == "transient" and times is not None:
         return {scenario.end}
+    if verb == "running" and scenario.end == states.STOPPED:
+        # Nobody starts it.
+        return {scenario.end}
     if scenario.kind == "boot":
         if (verb, when, kind) == ("image", "after", "transient"):
             # By then the image is there, and is not asked for again.
