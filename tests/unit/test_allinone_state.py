@@ -6,13 +6,14 @@ import collections
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from kilonova.allinone import processes, state
 from kilonova.allinone.errors import CloudError, from_os_error
-from kilonova.allinone.files import tail, write_private
+from kilonova.allinone.files import replace_file, tail, write_private
 
 
 def test_a_new_directory_is_private_and_its_passwords_stay(tmp_path: Path) -> None:
@@ -139,3 +140,12 @@ def test_tail_gives_the_last_lines_of_a_long_log(tmp_path: Path) -> None:
     log.write_text("".join(f"line {number}\n" for number in range(100_000)))
     assert tail(log, 2) == "line 99998\nline 99999"
     assert tail(tmp_path / "none") == ""
+
+
+def test_threads_that_replace_one_file_at_once_do_not_take_each_others_content(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    contents = [bytes([letter]) * 1000 for letter in b"abcdefgh"] * 50
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: replace_file(path, content, durable=False), contents))
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]

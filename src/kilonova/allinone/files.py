@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
@@ -14,7 +15,8 @@ def write_private(path: Path, content: bytes | str) -> None:
 def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
     """As `write_private`; without `durable` the new content may be lost by a power cut, and no disk is waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Threads write the same file at once; a fixed set of names keeps a killed process from leaving ever more of them.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
