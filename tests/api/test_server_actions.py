@@ -407,6 +407,21 @@ async def test_events_show_more_with_the_version_and_to_administrators(
         assert set(action["events"][0]) == fields
 
 
+async def test_the_step_under_way_is_an_event_without_an_end_and_tells_how_far_it_is(api: Client) -> None:
+    server_id = await rows.add(api.rt.db)
+    progress = {"stage": "image", "percent": 37}
+    request_id = await add_action(api, server_id, 1, state="running", step=1, progress=progress)
+    path = f"/servers/{server_id}/os-instance-actions/{request_id}"
+    under_way, over = (await api("GET", path, version="2.84")).json()["instanceAction"]["events"]
+    assert over["event"] == "create_guest"
+    assert (under_way["event"], under_way["result"], under_way["finish_time"]) == ("build", None, None)
+    assert under_way["start_time"] == "2026-01-02T03:05:06.678900"
+    assert under_way["details"] == "image: 37 %"
+    ended = await add_action(api, server_id, 2, state="done", step=2)
+    events = (await api("GET", f"/servers/{server_id}/os-instance-actions/{ended}", version="2.84")).json()
+    assert [event["event"] for event in events["instanceAction"]["events"]] == ["create_guest"]
+
+
 async def test_an_action_that_failed_says_error(api: Client) -> None:
     server_id = await rows.add(api.rt.db)
     request_id = await add_action(api, server_id, 1, state="failed", error="no room")

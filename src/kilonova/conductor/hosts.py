@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ import structlog
 from kilonova.bus.messages import Heartbeat, HostReport
 from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Database, Tx
+from kilonova.db.hosts import COMPUTE
 from kilonova.db.tables import compute_nodes, services
 from kilonova.db.types import database_seconds
 from kilonova.reconcile.host_boot import start_guests
@@ -35,6 +37,8 @@ class Hosts:
         self._beats: set[tuple[str, str]] = set()
         self._ids: dict[tuple[str, str], int] = {}
         self._up: dict[str, tuple[float, bool]] = {}
+        self._news = asyncio.Event()
+        """A role that is not in the list of services yet: it is not kept waiting."""
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -59,7 +63,7 @@ class Hosts:
             c = services.c
             query = sa.select(
                 sa.and_(sa.not_(c.forced_down), c.last_seen > database_seconds() - limit).label("up")
-            ).where(c.host == host, c.binary == "nova-compute")
+            ).where(c.host == host, c.binary == COMPUTE)
             row = (await tx.execute(query)).first()
             return bool(row.up) if row else False
 
@@ -69,7 +73,10 @@ class Hosts:
 
     # -- reports
     def on_heartbeat(self, beat: Heartbeat) -> None:
-        self._beats.add((beat.host, beat.binary))
+        key = (beat.host, beat.binary)
+        self._beats.add(key)
+        if key not in self._ids and beat.binary != COMPUTE:
+            self._news.set()
 
     async def on_report(self, report: HostReport) -> list[int]:
         """Make or change the rows of a host, so that it counts from now on; returns the operations started.
@@ -80,7 +87,7 @@ class Hosts:
         self._up.pop(report.host, None)
 
         async def work(tx: Tx) -> list[int]:
-            service_id = await self._ensure_service(tx, report.host, "nova-compute", report.incarnation)
+            service_id = await self._ensure_service(tx, report.host, COMPUTE, report.incarnation)
             await self._ensure_node(tx, service_id, report)
             c = services.c
             booted = await tx.execute(
@@ -96,7 +103,9 @@ class Hosts:
 
     async def _flush_loop(self) -> None:
         while True:
-            await self.world.sleep(FLUSH)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), FLUSH)
+            self._news.clear()
             try:
                 await self._flush()
             except Exception as error:
@@ -134,7 +143,7 @@ class Hosts:
         self._ids.update({(row.host, row.binary): row.id for row in rows})
         for host, binary in unknown:
             # A compute service has a node too: it is made by the host's report, not by its heartbeat.
-            if (host, binary) not in self._ids and binary != "nova-compute":
+            if (host, binary) not in self._ids and binary != COMPUTE:
                 await self._ensure_service(tx, host, binary, "")
 
     async def _ensure_service(self, tx: Tx, host: str, binary: str, incarnation: str) -> int:

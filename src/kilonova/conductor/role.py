@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import structlog
 
 from kilonova.bus import Subscription
+from kilonova.bus.heartbeats import beat
 from kilonova.bus.messages import Answer, Heartbeat, HostReport, Message, PowerReport, ProgressReport, Result, Wake
 from kilonova.conductor.agents import Agents
 from kilonova.conductor.hosts import Hosts
@@ -72,7 +73,9 @@ class Conductor:
             await self.rt.bus.listen(self.address, self._on_message),
         ]
         await self.engine.start(alone=alone)
-        self._tasks = [asyncio.create_task(self.tombstones.loop()), asyncio.create_task(self._beat())]
+        heartbeat = Heartbeat(host=self.rt.settings.host, binary="nova-conductor", incarnation=self.id)
+        beating = beat(self.rt.bus, self.rt.world, heartbeat, self.rt.settings.report_interval)
+        self._tasks = [asyncio.create_task(self.tombstones.loop()), asyncio.create_task(beating)]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -82,11 +85,6 @@ class Conductor:
         for subscription in self._subscriptions:
             await subscription.close()
         await self.hosts.stop()
-
-    async def _beat(self) -> None:
-        while True:
-            self.hosts.on_heartbeat(Heartbeat(host=self.rt.settings.host, binary="nova-conductor", incarnation=self.id))
-            await self.rt.world.sleep(self.rt.settings.report_interval)
 
     async def _on_message(self, message: Message) -> Answer | None:
         match message:

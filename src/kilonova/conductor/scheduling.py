@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import sqlalchemy as sa
 
 from kilonova.bus import Bus, Subscription
-from kilonova.bus.messages import Answer, Message, SchedulingQuestion
+from kilonova.bus.heartbeats import beat
+from kilonova.bus.messages import Answer, Heartbeat, Message, SchedulingQuestion
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import compute_nodes, services
 from kilonova.db.types import database_seconds
@@ -28,11 +31,17 @@ class Scheduler:
         self._picture: Picture | None = None
         self._taken_at = 0.0
         self._subscription: Subscription | None = None
+        self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._subscription = await self.bus.listen("scheduler", self._on_message)
+        heartbeat = Heartbeat(host=self.settings.host, binary="nova-scheduler", incarnation=self.world.uuid())
+        self._beating = asyncio.create_task(beat(self.bus, self.world, heartbeat, self.settings.report_interval))
 
     async def stop(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
         if self._subscription is not None:
             await self._subscription.close()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from kilonova.db.engine import Tx
 from kilonova.db.tables import operation_steps, operations
+from kilonova.db.tables.operations import OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,7 @@ class Action:
     """One operation. Times are UTC."""
 
     id: int
+    kind: str
     action: str
     server_uuid: str
     request_id: str
@@ -26,6 +29,14 @@ class Action:
     created_at: dt.datetime
     updated_at: dt.datetime | None
     finished_at: dt.datetime | None
+    phase: str
+    step: int
+    progress: dict[str, Any] | None
+    """`stage` and `percent` of the step under way."""
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN
 
     @property
     def changed_at(self) -> dt.datetime:
@@ -52,8 +63,8 @@ class MarkerNotFound(Exception):
 
 _o = operations.c
 _COLUMNS = (
-    _o.id, _o.action, _o.server_uuid, _o.request_id, _o.user_id, _o.project_id, _o.state, _o.error,
-    _o.created_at, _o.updated_at, _o.finished_at,
+    _o.id, _o.kind, _o.action, _o.server_uuid, _o.request_id, _o.user_id, _o.project_id, _o.state, _o.error,
+    _o.created_at, _o.updated_at, _o.finished_at, _o.phase, _o.step, _o.progress,
 )  # fmt: skip
 _CHANGED = sa.func.coalesce(_o.updated_at, _o.finished_at, _o.created_at)
 
@@ -82,7 +93,7 @@ async def page(
         query = query.where(changes_before >= _CHANGED)
     if limit is not None:
         query = query.limit(limit)
-    return [Action(*row) for row in await tx.execute(query)]
+    return [Action(*tuple(row)) for row in await tx.execute(query)]
 
 
 async def get(tx: Tx, server_uuid: str, request_id: str) -> Action | None:
@@ -94,7 +105,7 @@ async def get(tx: Tx, server_uuid: str, request_id: str) -> Action | None:
         .limit(1)
     )
     row = (await tx.execute(query)).first()
-    return None if row is None else Action(*row)
+    return None if row is None else Action(*tuple(row))
 
 
 async def events(tx: Tx, operation_id: int) -> list[Event]:

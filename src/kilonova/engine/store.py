@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import operation_steps, operations
+from kilonova.db.tables.operations import OPEN
 from kilonova.db.types import database_seconds
 from kilonova.engine.model import Fenced, Operation, Run
 
@@ -31,8 +32,6 @@ _COLUMNS = (
     operations.c.secrets,
     operations.c.created_at,
 )
-
-OPEN = ("ready", "running")
 
 MAX_LEASE = 120.0
 """Seconds; a lease further ahead than this was taken on a clock that has since been set back, and counts as expired."""

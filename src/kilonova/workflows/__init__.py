@@ -10,3 +10,9 @@ ALL: dict[str, Workflow[Env]] = {
     workflow.kind: workflow
     for workflow in (boot.WORKFLOW, delete.WORKFLOW, reboot.WORKFLOW, rebuild.WORKFLOW, *power.WORKFLOWS)
 }
+
+
+def step_name(kind: str, step: int) -> str | None:
+    """The name of an operation's step by its number; None past its last, and for an action that needs no steps."""
+    steps = ALL[kind].steps if kind in ALL else ()
+    return steps[step].name if step < len(steps) else None

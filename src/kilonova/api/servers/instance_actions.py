@@ -13,6 +13,7 @@ from kilonova.db import actions
 from kilonova.db.actions import Action, Event, MarkerNotFound
 from kilonova.db.engine import Tx
 from kilonova.errors import Invalid, NotFound
+from kilonova.workflows import step_name
 
 _RULE = "os_compute_api:os-instance-actions:"
 _FAILED = ("failed", "stuck")
@@ -62,7 +63,10 @@ async def show(request: Request) -> Any:
         action = await actions.get(tx, server.uuid, request_id)
         if action is None:
             raise NotFound(f"Action {request_id} not found")
-        return action, await actions.events(tx, action.id) if with_events else []
+        if not with_events:
+            return action, []
+        under_way = _under_way(action)
+        return action, [*([under_way] if under_way else []), *await actions.events(tx, action.id)]
 
     action, events = await request.runtime.db.read(read)
     view = _action(request, action)
@@ -72,6 +76,24 @@ async def show(request: Request) -> Any:
         )
         view["events"] = [_event(request, event, action.project_id, everything, details) for event in events]
     return {"instanceAction": view}
+
+
+def _under_way(action: Action) -> Event | None:
+    """The step that an operation is at, from its cursor; it becomes a row only when it is over."""
+    name = step_name(action.kind, action.step) if action.is_open else None
+    if name is None:
+        return None
+    progress = action.progress
+    return Event(
+        name=name,
+        phase=action.phase,
+        host=None,
+        result=None,
+        details=f"{progress['stage']}: {progress['percent']} %" if progress else None,
+        traceback=None,
+        started_at=action.updated_at or action.created_at,
+        finished_at=None,
+    )
 
 
 def _action(request: Request, action: Action) -> dict[str, Any]:

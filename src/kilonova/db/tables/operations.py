@@ -7,6 +7,9 @@ import sqlalchemy as sa
 from kilonova.db.tables.base import metadata
 from kilonova.db.types import DateTime, Id, Json, LongText, Name, Uuid
 
+OPEN = ("ready", "running")
+"""States of an operation that goes on."""
+
 operations = sa.Table(
     "instance_actions",
     metadata,
