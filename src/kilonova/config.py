@@ -22,6 +22,7 @@ _DEFAULT: list[cfg.Opt] = [
     cfg.StrOpt("my_ip", default="127.0.0.1", help="This host's address on the management network"),
     cfg.BoolOpt("debug", default=False, help="Log at level DEBUG"),
     cfg.StrOpt("instances_path", help="Where guests' disks are kept"),
+    cfg.BoolOpt("force_raw_images", default=True, help="Keep images raw in the hosts' caches"),
     cfg.StrOpt("instance_name_template", default="instance-%08x", help="Names of domains, from the server's number"),
     cfg.StrOpt("default_availability_zone", default="nova", help="Zone of hosts that are in none"),
     cfg.StrOpt("internal_service_availability_zone", default="internal", help="Zone shown for services but compute"),
@@ -56,6 +57,9 @@ _LIBVIRT: list[cfg.Opt] = [
     cfg.ListOpt("hw_machine_type", default=[], help="Machine types by architecture, e.g. x86_64=q35"),
     cfg.StrOpt("connection_uri", help="Where libvirt is"),
     cfg.IntOpt("wait_soft_reboot_seconds", default=120, min=0, help="Seconds until a soft reboot becomes a hard one"),
+    cfg.IntOpt("num_pcie_ports", default=8, min=0, max=28, help="Slots for hot-plug on machine type q35"),
+    cfg.IntOpt("tb_cache_size", default=32, min=0, help="Translation cache of an emulated guest, MiB; 0: QEMU's own"),
+    cfg.IntOpt("mem_stats_period_seconds", default=10, min=0, help="Between a guest's reports of its memory; 0: none"),
 ]
 _IMAGE_CACHE: list[cfg.Opt] = [
     cfg.IntOpt(

@@ -196,6 +196,10 @@ def libvirt_driver(settings: CloudSettings, conf: cfg.ConfigOpts, compute: Compu
             machine_type=machine_types.get(platform.machine()),
             vnc_enabled=conf.vnc.enabled,
             vnc_listen=conf.vnc.server_listen,
+            tb_cache_mib=conf.libvirt.tb_cache_size,
+            mem_stats_period=conf.libvirt.mem_stats_period_seconds,
+            num_pcie_ports=conf.libvirt.num_pcie_ports,
+            force_raw_images=conf.force_raw_images,
             reserved_host_disk_mb=conf.reserved_host_disk_mb,
             dhcp_domain=compute.dhcp_domain,
         )

@@ -13,16 +13,19 @@ from kilonova.testing.cloud import StaticImages
 from tests.support import server_rows as rows
 
 OTHER_IMAGE = "00000000-0000-0000-0000-00000000000a"
+TPM_IMAGE = "00000000-0000-0000-0000-00000000000b"
 
 
 @pytest.fixture
 async def ready(api: Client) -> Client:
-    """An image, two flavors and a key pair."""
+    """Images, flavors and a key pair."""
     images = api.rt.images
     assert isinstance(images, StaticImages)
     images.add(rows.IMAGE)
     images.add(OTHER_IMAGE, status="queued")
+    images.add(TPM_IMAGE, properties={"hw_tpm_model": "tpm-crb"})
     await rows.add_flavor(api.rt.db)
+    await rows.add_flavor(api.rt.db, "pinned", extra_specs={"hw:cpu_policy": "dedicated"})
     await rows.add_flavor(api.rt.db, "zero", root_gb=0)
     await rows.add_key(api.rt.db, "member", "mykey")
     return api
@@ -205,6 +208,8 @@ VOLUME = {"source_type": "volume", "destination_type": "volume", "uuid": OTHER_I
         ({"host": "host-1"}, 403, "compute:servers:create:requested_destination"),
         ({"availability_zone": "nova:host-1"}, 403, "os_compute_api:servers:create:forced_host"),
         ({"flavorRef": "zero"}, 403, "Only volume-backed servers are allowed for flavors with zero disk."),
+        ({"flavorRef": "pinned"}, 400, "flavor extra spec hw:cpu_policy=dedicated cannot be honoured; accepted here"),
+        ({"imageRef": TPM_IMAGE}, 400, "image property hw_tpm_model=tpm-crb cannot be honoured"),
     ],
 )  # fmt: skip
 async def test_a_refused_create_says_why_and_changes_nothing(

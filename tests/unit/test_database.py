@@ -1,4 +1,4 @@
-"""Transactions, guards and migrations on SQLite."""
+"""Transactions and migrations on SQLite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from kilonova.db import guard, schema
+from kilonova.db import schema
 from kilonova.db.engine import Database, Tx, async_url, forbid_in_transaction
 from kilonova.db.tables import quota_usages
 from kilonova.db.types import database_seconds
@@ -69,18 +69,6 @@ async def test_other_services_must_not_be_awaited_inside_a_transaction(db: Datab
     with pytest.raises(RuntimeError, match="Image's API"):
         await db.write(work)
     forbid_in_transaction("Image's API")
-
-
-async def test_a_guarded_update_tells_changed_stale_and_missing_apart(db: Database) -> None:
-    await db.write(lambda tx: add(tx, "a"))
-    c = quota_usages.c
-
-    async def change(project: str) -> guard.Outcome:
-        return await db.write(lambda tx: guard.update(tx, quota_usages, c.project_id == project, c.cores == 0, cores=5))
-
-    assert await change("a") is guard.Outcome.UPDATED
-    assert await change("a") is guard.Outcome.STALE
-    assert await change("b") is guard.Outcome.MISSING
 
 
 async def test_a_read_over_its_budget_ends_with_the_same_rows(db: Database) -> None:

@@ -14,7 +14,7 @@ from kilonova.agent.libvirt.domain_xml import Drive, Platform, build
 from kilonova.agent.libvirt.hardware import Cpu, Hardware, choose_cpu
 from kilonova.agent.libvirt.mark import Mark, find_mark
 from kilonova.agent.libvirt.options import LibvirtOptions
-from kilonova.agent.libvirt.wanted import wanted
+from kilonova.agent.wanted import wanted
 from kilonova.errors import HostFailure, Invalid
 
 OPTIONS = LibvirtOptions(state_path=Path("/instances"), deployment_id="dep-1")

@@ -11,7 +11,7 @@ from kilonova.world import World
 
 
 async def beat(bus: Bus, world: World, heartbeat: Heartbeat, interval: float) -> None:
-    """Send `heartbeat` every `interval` seconds for ever. One that the broker does not take is made good by the next."""
+    """Send `heartbeat` every `interval` seconds; one that the broker does not take is made good by the next."""
     while True:
         with contextlib.suppress(Transient):
             await bus.send("conductor", heartbeat)

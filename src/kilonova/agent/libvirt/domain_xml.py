@@ -12,7 +12,7 @@ from kilonova.agent.driver import ServerSpec
 from kilonova.agent.libvirt.hardware import Cpu
 from kilonova.agent.libvirt.mark import Mark
 from kilonova.agent.libvirt.options import LibvirtOptions
-from kilonova.agent.libvirt.wanted import Wanted
+from kilonova.agent.wanted import Wanted
 from kilonova.errors import Invalid
 
 _NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}

@@ -32,8 +32,8 @@ from kilonova.agent.libvirt.connection import Connection, keep_open
 from kilonova.agent.libvirt.disks import BASE, MIB, Disks
 from kilonova.agent.libvirt.events import Watch
 from kilonova.agent.libvirt.options import LibvirtOptions
-from kilonova.agent.libvirt.wanted import wanted
 from kilonova.agent.threads import Pool, in_thread
+from kilonova.agent.wanted import wanted
 from kilonova.errors import HostFailure, Invalid, KilonovaError, Transient
 from kilonova.world import World
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from kilonova.agent.wanted import read_wanted
 from kilonova.compute import quota_usage, states
 from kilonova.compute.quota_usage import Amount
 from kilonova.compute.servers.submit import wake, write_once
@@ -86,6 +87,8 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
             if flavor.root_gb == 0 and not request.zero_disk_allowed:
                 raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
             check_image_fits(image, flavor.memory_mb, flavor.root_gb)
+        # Refused here and not by a host minutes later.
+        read_wanted(flavor.vcpus, flavor.extra_specs, image.spec.properties if image is not None else {})
         key = await _key(tx, ctx, request.key_name) if request.key_name else None
         await _check_zone_and_host(rt, tx, request)
         limits = await quota_usage.limits(tx, ctx.project_id, rt.settings.quota)

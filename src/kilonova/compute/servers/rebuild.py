@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kilonova.agent.wanted import read_wanted
 from kilonova.compute import states
 from kilonova.compute.servers.boot import check_image_fits, image_snapshot, new_password
 from kilonova.compute.servers.submit import submit
@@ -34,6 +35,7 @@ async def rebuild(rt: Runtime, ctx: RequestContext, server: Server, request: Reb
     if image.status != "active":
         raise Invalid(f"Image {request.image_ref} is unacceptable: Image is not active.")
     check_image_fits(image, server.memory_mb, server.root_gb)
+    read_wanted(server.vcpus, server.flavor.get("extra_specs") or {}, image.spec.properties)
     password = request.admin_password or new_password(rt)
     values = request.changes | {
         "image_ref": request.image_ref,

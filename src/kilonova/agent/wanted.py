@@ -6,7 +6,7 @@ image's. What only the scheduler reads (traits, resources, aggregates) passes th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kilonova.agent.driver import ServerSpec
@@ -48,10 +48,15 @@ class Wanted:
 
 
 def wanted(spec: ServerSpec) -> Wanted:
-    """Read a server's flavor and image. Raises Invalid, naming the setting, its value and what is accepted."""
-    asked = _Asked(spec)
+    """As `read_wanted`, of a server that is to be built."""
+    return read_wanted(spec.vcpus, spec.extra_specs, spec.image.properties if spec.image is not None else {})
+
+
+def read_wanted(vcpus: int, extra_specs: Mapping[str, str], properties: Mapping[str, str]) -> Wanted:
+    """Read a flavor and an image. Raises Invalid, naming the setting, its value and what is accepted."""
+    asked = _Asked(extra_specs, properties)
     result = Wanted(
-        topology=_topology(spec.vcpus, asked),
+        topology=_topology(vcpus, asked),
         machine_type=asked.text("machine_type"),
         disk_bus=asked.one_of("disk_bus", DISK_BUSES) or "virtio",
         cdrom_bus=asked.one_of("cdrom_bus", DISK_BUSES),
@@ -89,10 +94,9 @@ def wanted(spec: ServerSpec) -> Wanted:
 class _Asked:
     """The settings that concern the hardware, each ticked off when it is read."""
 
-    def __init__(self, spec: ServerSpec) -> None:
-        properties = spec.image.properties if spec.image is not None else {}
+    def __init__(self, extra_specs: Mapping[str, str], properties: Mapping[str, str]) -> None:
         self._settings: dict[str, tuple[str, str]] = {}
-        for source, items in (("image property", properties), ("flavor extra spec", spec.extra_specs)):
+        for source, items in (("image property", properties), ("flavor extra spec", extra_specs)):
             for key, value in items.items():
                 name = _name(key)
                 if name is not None and value:
