@@ -5,6 +5,9 @@ SHELL := bash
 BIN := .venv/bin
 ARGS ?=
 
+# Where it is set, every command would compile all it imports anew: seconds for each start of a client.
+unexport PYTHONDONTWRITEBYTECODE
+
 CODE := src tests bench compat
 
 .PHONY: help setup setup-tests demo test test-fast cluster check format bench compat lock clean

@@ -4,6 +4,7 @@
 # A second run finds everything in place and takes well under a second, without a network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset PYTHONDONTWRITEBYTECODE
 
 # The guest image is put together by qemu-utils and e2fsprogs; libvirt-dev, gcc and python3-dev build libvirt's binding.
 runtime=(libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils e2fsprogs iproute2)
@@ -109,6 +110,8 @@ own_environment() {
     quietly .venv/bin/python "${pip_install[@]}" --no-build-isolation -r "$requirements" || fail "pip failed (see above)"
     quietly .venv/bin/python "${pip_install[@]}" --no-build-isolation -e . || fail "pip failed (see above)"
     quietly .venv/bin/python -m pip check || fail "constraints/kilonova.txt misses something (see above): make lock"
+    # Clients and tests start these dozens of times; some of what packages bring along is no Python 3 and stays as it is.
+    .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
     echo "$stamp" >.venv/stamp
     echo "setup: .venv ($(took "$began"))"
 }
