@@ -28,14 +28,26 @@ from kilonova.world import World
 log = structlog.get_logger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_PROGRESS = 0.5
-"""Seconds between two progress reports of one command; quick commands send none."""
+_PROGRESS = 0.1
+"""Seconds between two progress reports of one command at first, each later one twice as long after the one before, up to
+a second; quick commands send none."""
 
 
 class _Work:
     """One command under way. `secrets` is None while a command that needs them waits for its second sending."""
 
-    __slots__ = ("command", "ending", "key", "progress", "secrets", "started", "stopped_by", "task", "timer")
+    __slots__ = (
+        "command",
+        "ending",
+        "key",
+        "patience",
+        "progress",
+        "secrets",
+        "started",
+        "stopped_by",
+        "task",
+        "timer",
+    )
 
     def __init__(self, command: Command, secrets: Secrets | None) -> None:
         self.command = command
@@ -47,6 +59,7 @@ class _Work:
         self.ending = False
         self.stopped_by: str | None = None
         self.progress = ("", 0)
+        self.patience = _PROGRESS
         self.timer: asyncio.TimerHandle | None = None
 
     def yields_to(self, other: _Work) -> bool:
@@ -279,10 +292,11 @@ class Agent:
     async def _progress(self, work: _Work, stage: str, percent: int) -> None:
         work.progress = (stage, percent)
         if work.timer is None:
-            work.timer = asyncio.get_running_loop().call_later(_PROGRESS, self._progress_due, work)
+            work.timer = asyncio.get_running_loop().call_later(work.patience, self._progress_due, work)
 
     def _progress_due(self, work: _Work) -> None:
         work.timer = None
+        work.patience = min(2 * work.patience, 1.0)
         self._send_progress(work)
 
     def _send_progress(self, work: _Work) -> None:
