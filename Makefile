@@ -15,7 +15,7 @@ CODE := src tests bench compat
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is needed (packages when root; .venv; Keystone and Glance); again: a no-op
+setup: ## Install what is needed (packages when root; .venv; Keystone, Glance, Neutron); again: a no-op
 	@scripts/setup.sh
 
 setup-tests:

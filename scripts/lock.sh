@@ -19,3 +19,4 @@ lock() { # NAME REQUIREMENT...
 lock kilonova '.[libvirt,client,test,check]'
 lock keystone 'keystone==30.0.0' waitress
 lock glance 'glance==33.0.0' waitress
+lock neutron 'neutron==29.0.0' waitress

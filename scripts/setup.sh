@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares this checkout: Debian packages (as root), .venv, and .services/ with Keystone and Glance.
+# Prepares this checkout: Debian packages (as root), .venv, and .services/ with Keystone, Glance and Neutron.
 #   scripts/setup.sh [--tests]     --tests: also what only the tests need (MariaDB, RabbitMQ; nothing is started)
 # A second run finds everything in place and takes well under a second, without a network.
 set -euo pipefail
@@ -116,14 +116,24 @@ own_environment() {
     echo "setup: .venv ($(took "$began"))"
 }
 
+# Neutron loads our driver, which stands in this checkout; its entry points are all that is installed there.
+network_driver() {
+    local stamp
+    stamp=$(sed '/^\[tool\./,$d' pyproject.toml | sha256sum)
+    [ "$(cat .services/neutron/driver 2>/dev/null)" = "$stamp" ] && return 0
+    quietly .venv/bin/python -m pip --python .services/neutron/bin/python "${pip_install[@]:2}" --no-build-isolation -e . ||
+        fail "neutron: our driver cannot be installed (see above)"
+    echo "$stamp" >.services/neutron/driver
+}
+
 warm() {
     local began stamp
-    stamp=$(cat .services/keystone/stamp .services/glance/stamp)
+    stamp=$(cat .services/{keystone,glance,neutron}/stamp)
     [ "$(cat .services/warm 2>/dev/null)" = "$stamp" ] && return 0
     began=$(now)
-    quietly .venv/bin/python -m kilonova.allinone.warm || fail "Keystone and Glance cannot be built (see above)"
+    quietly .venv/bin/python -m kilonova.allinone.warm || fail "the services cannot be built (see above)"
     echo "$stamp" >.services/warm
-    echo "setup: Keystone and Glance built once ($(took "$began"))"
+    echo "setup: services built once ($(took "$began"))"
 }
 
 # One at a time in one checkout.
@@ -132,7 +142,7 @@ flock 9
 
 start_services() {
     [ -x .venv/bin/pip ] || quietly "$python" -m venv .venv || fail "no virtual environment (see above)"
-    { service keystone && service glance; } &
+    { service keystone && service glance && service neutron; } &
     services=$!
 }
 
@@ -149,4 +159,5 @@ else
 fi
 own_environment
 wait $services
+network_driver
 warm

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 from kilonova.allinone import libvirtd, processes
 from kilonova.allinone.clients import write_client_files
 from kilonova.allinone.errors import CloudError
+from kilonova.allinone.neutron import network_spec
 from kilonova.allinone.ports import check_free
 from kilonova.allinone.secrets import Secrets
 from kilonova.allinone.services import identity_spec, image_spec
@@ -50,7 +51,10 @@ class Cloud:
         run, log = settings.state_dir / "run", settings.log_dir
         self._keystone = Child(identity_spec(settings, secrets), run_dir=run, log_dir=log)
         self._glance = Child(image_spec(settings, secrets), run_dir=run, log_dir=log)
-        self._parts: list[Part] = [self._keystone, self._glance]
+        self._children = [self._keystone, self._glance]
+        if settings.networking == "neutron":
+            self._children.append(Child(network_spec(settings, secrets), run_dir=run, log_dir=log))
+        self._parts: list[Part] = [*self._children]
         if settings.hypervisor == "libvirt":
             self._parts.append(_libvirtd_keeper(settings))
         self._secrets = secrets
@@ -64,7 +68,7 @@ class Cloud:
 
         Stops what it had started when it raises or is cancelled.
         """
-        for child in (self._keystone, self._glance):
+        for child in self._children:
             await asyncio.to_thread(child.end_leftover)
         await asyncio.to_thread(check_free, self._settings)
         write_client_files(self._settings, self._secrets)

@@ -1,8 +1,8 @@
-"""Runs INSIDE the virtual environment of Keystone or of Glance: brings its database up to date and serves it.
+"""Runs INSIDE the virtual environment of Keystone, Glance or Neutron: brings its database up to date and serves it.
 
-`PYTHON -P inside.py identity|image`, with a JSON object on standard input (see services.py); without -P the modules
-beside this file would hide those of the same name. One process prepares and serves, because importing either service
-takes two seconds. Nothing of Kilonova is importable here.
+`PYTHON -P inside.py identity|image|network`, with a JSON object on standard input (see services.py); without -P the
+modules beside this file would hide those of the same name. One process prepares and serves, because importing a service
+takes two seconds. Nothing of Kilonova is importable here, except what runs inside Neutron.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -244,6 +245,57 @@ def image(spec: dict[str, Any]) -> Any:
     return api.application
 
 
+def network(spec: dict[str, Any]) -> Any:
+    """Neutron's application. Exits when the database has another release's schema."""
+    config = Path(spec["config"])
+    os.environ["OS_NEUTRON_CONFIG_DIR"], os.environ["OS_NEUTRON_CONFIG_FILES"] = str(config.parent), config.name
+    database = Path(spec["directory"]) / "neutron.sqlite"
+    versions = Path(_package_directory("neutron")) / "db/migration/alembic_migrations/versions"
+    heads = {(versions / name).read_text().strip() for name in ("EXPAND_HEAD", "CONTRACT_HEAD")}
+    stored = _alembic_heads(database)
+    if not stored:
+        _create_network_schema(database, heads)
+    elif stored != heads:
+        sys.exit(
+            f"{database} was made by another release of Neutron than {importlib.metadata.version('neutron')}, and on "
+            "SQLite Neutron cannot convert it: use that release, or start with a new state directory"
+        )
+    from neutron.wsgi import api
+
+    return api.application
+
+
+def _package_directory(package: str) -> str:
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    return found.submodule_search_locations[0]
+
+
+def _alembic_heads(database: Path) -> set[str]:
+    connection = sqlite3.connect(database)
+    try:
+        return {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
+    except sqlite3.OperationalError:  # no such table
+        return set()
+    finally:
+        connection.close()
+
+
+def _create_network_schema(database: Path, heads: set[str]) -> None:
+    """From the models: Neutron's migrations alter constraints, which SQLite cannot. The heads go in last of all."""
+    import sqlalchemy
+    from neutron.db.migration.models import head
+
+    engine = sqlalchemy.create_engine(f"sqlite:///{database}")
+    head.get_metadata().create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)")
+        for version in sorted(heads):
+            connection.exec_driver_sql("INSERT INTO alembic_version (version_num) VALUES (?)", (version,))
+    engine.dispose()
+
+
 def schema_is_current(directory: Path, package: str) -> bool:
     """Whether the database was brought up to date by this very release. Exits when a newer one did."""
     installed = importlib.metadata.version(package)
@@ -263,10 +315,14 @@ def main() -> None:
     spec = json.load(sys.stdin)
     die_with(spec["parent"])
     kind = sys.argv[1]
-    # Both services read the command line when they are imported.
+    # The services read the command line when they are imported.
     sys.argv[1:] = []
     warnings.simplefilter("ignore")
-    build, package = {"identity": (identity, "keystone"), "image": (image, "glance")}[kind]
+    build, package = {
+        "identity": (identity, "keystone"),
+        "image": (image, "glance"),
+        "network": (network, "neutron"),
+    }[kind]
     directory = Path(spec["directory"])
     directory.mkdir(parents=True, exist_ok=True)
     copy_template(spec, directory / f"{package}.sqlite")

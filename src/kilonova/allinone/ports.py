@@ -11,14 +11,11 @@ import psutil
 from kilonova.allinone.errors import CloudError
 from kilonova.allinone.settings import CloudSettings
 
-PLANNED = frozenset({"network"})
-"""Ports that no part of this release listens on yet."""
-
 
 def check_free(settings: CloudSettings) -> None:
     """Raise CloudError for the first port of the cloud that something else listens on."""
     for purpose, port in asdict(settings.ports).items():
-        if purpose in PLANNED:
+        if purpose == "network" and settings.networking == "none":
             continue
         if not 0 < port < 65536:
             raise CloudError(f"port {port} ({purpose}) does not exist", remedy="use a smaller --port-offset")

@@ -19,4 +19,5 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     demo: str = msgspec.field(default_factory=_password)
     nova: str = msgspec.field(default_factory=_password)
     glance: str = msgspec.field(default_factory=_password)
+    neutron: str = msgspec.field(default_factory=_password)
     shared: str = msgspec.field(default_factory=_password)

@@ -106,7 +106,8 @@ def template_path(package: str) -> Path:
     return services_dir() / package / "template.sqlite"
 
 
-def _python(package: str) -> Path:
+def service_python(package: str) -> Path:
+    """Its interpreter. Raises CloudError when it is not installed."""
     python = services_dir() / package / "bin/python"
     if not python.exists():
         raise CloudError(f"{package} is not installed ({python} is missing)", remedy="run 'make setup'")
@@ -121,7 +122,7 @@ def identity_spec(settings: CloudSettings, secrets: Secrets) -> ServiceSpec:
     port = settings.ports.identity
     return ServiceSpec(
         name="keystone",
-        command=(str(_python("keystone")), "-P", str(INSIDE), "identity"),
+        command=(str(service_python("keystone")), "-P", str(INSIDE), "identity"),
         stdin={
             "directory": str(directory),
             "config": str(config),
@@ -143,7 +144,7 @@ def image_spec(settings: CloudSettings, secrets: Secrets) -> ServiceSpec:
     directory = settings.state_dir / "image"
     for part in ("store", "staging", "tasks"):
         (directory / part).mkdir(parents=True, exist_ok=True)
-    python = _python("glance")
+    python = service_python("glance")
     # A folder of its own, since Glance takes a folder, not a file, from its environment.
     config = directory / "etc/glance-api.conf"
     text = _GLANCE_CONF.format(
@@ -179,6 +180,16 @@ def identity_content(settings: CloudSettings, secrets: Secrets) -> dict[str, Any
     """What Keystone's database must hold: roles, projects, users and the catalog."""
     host = host_in_url(settings.host)
     compute = f"http://{host}:{settings.ports.compute}"
+    users, services = [], []
+    if settings.networking == "neutron":
+        users.append(
+            {
+                "name": "neutron",
+                "password": secrets.neutron,
+                "roles": [["service", "service"], ["service", "admin"]],
+            }
+        )
+        services.append({"type": "network", "name": "neutron", "url": settings.network_url})
     return {
         "region": settings.region,
         "roles": ["admin", "manager", "member", "reader", "service"],
@@ -202,11 +213,13 @@ def identity_content(settings: CloudSettings, secrets: Secrets) -> dict[str, Any
                 "password": secrets.glance,
                 "roles": [["service", "service"], ["service", "admin"]],
             },
+            *users,
         ],
         "services": [
             {"type": "identity", "name": "keystone", "url": f"http://{host}:{settings.ports.identity}/v3"},
             {"type": "image", "name": "glance", "url": f"http://{host}:{settings.ports.image}"},
             {"type": "compute", "name": "nova", "url": f"{compute}/v2.1"},
             {"type": "compute_legacy", "name": "nova_legacy", "url": f"{compute}/v2/%(tenant_id)s"},
+            *services,
         ],
     }

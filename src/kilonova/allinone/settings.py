@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 HypervisorKind = Literal["libvirt", "sim"]
+NetworkingKind = Literal["neutron", "none"]
 
 REGION = "RegionOne"
 
@@ -60,12 +61,20 @@ class CloudSettings:
     service_password: str
     service_project: str
     config_files: tuple[Path, ...]
+    networking: NetworkingKind = "none"
+    network_password: str = ""
+    """Of the user `neutron`, as whom the role `network` reads and reports."""
     region: str = REGION
 
     @property
     def compute_url(self) -> str:
         """Base address of the Compute API, without a version."""
         return f"http://{host_in_url(self.host)}:{self.ports.compute}"
+
+    @property
+    def network_url(self) -> str:
+        """Base address of the Networking API, without a version."""
+        return f"http://{host_in_url(self.host)}:{self.ports.network}"
 
     @property
     def log_dir(self) -> Path:

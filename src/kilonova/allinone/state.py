@@ -79,14 +79,14 @@ def open_state_dir(path: Path) -> StateDir:
         raise CloudError(f"{path} is damaged: layout.json names version {layout.version}", remedy=_NEW)
     for part in ("run", "log", "kilonova", "identity", "image"):
         (path / part).mkdir(exist_ok=True)
-    return StateDir(path, layout, _read(path / "secrets.json", Secrets))
+    return StateDir(path, layout, _read_secrets(path / "secrets.json"))
 
 
 def _create(path: Path) -> None:
     # A run that was interrupted here leaves the secrets without a layout: such a directory is still new.
     leftovers = {entry.name for entry in path.iterdir()} - {"secrets.json", "run"} if path.exists() else set()
     if leftovers:
-        known = {"identity", "image", "kilonova"} & leftovers
+        known = {"identity", "image", "network", "kilonova"} & leftovers
         if known:
             raise CloudError(f"{path} is damaged: layout.json is missing", remedy=_NEW)
         raise CloudError(
@@ -108,6 +108,15 @@ def _check_room(path: Path) -> None:
             f"the disk that holds {path} is full: {free} MiB free, {LEAST_FREE} MiB needed",
             remedy="free some space, or use another --state-dir",
         )
+
+
+def _read_secrets(path: Path) -> Secrets:
+    """Those of an older release get the passwords that they lack."""
+    stored = _read(path, dict[str, str])
+    secrets = _read(path, Secrets)
+    if set(stored) != set(secrets.__struct_fields__):
+        write_private(path, msgspec.json.encode(secrets))
+    return secrets
 
 
 def _read(path: Path, kind: type[T]) -> T:

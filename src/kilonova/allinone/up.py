@@ -16,7 +16,14 @@ from kilonova import config
 from kilonova.allinone import libvirtd, processes, state
 from kilonova.allinone.cloud import Cloud
 from kilonova.allinone.errors import CloudError, from_os_error
-from kilonova.allinone.settings import CloudSettings, HypervisorKind, Ports, advertised_host, host_in_url
+from kilonova.allinone.settings import (
+    CloudSettings,
+    HypervisorKind,
+    NetworkingKind,
+    Ports,
+    advertised_host,
+    host_in_url,
+)
 from kilonova.allinone.status import read_report
 
 Say = Callable[[str], None]
@@ -31,6 +38,7 @@ class UpOptions:
     port_offset: int = 0
     hypervisor: HypervisorKind | None = None
     sim_hosts: int = 1
+    networking: NetworkingKind = "none"
     config_files: tuple[Path, ...] = ()
 
     def as_words(self) -> list[str]:
@@ -38,14 +46,19 @@ class UpOptions:
         words = ["--state-dir", str(self.state_dir), "--bind", self.bind, "--port-offset", str(self.port_offset)]
         if self.hypervisor is not None:
             words += ["--hypervisor", self.hypervisor]
-        words += ["--sim-hosts", str(self.sim_hosts)]
+        words += ["--sim-hosts", str(self.sim_hosts), "--networking", self.networking]
         for path in self.config_files:
             words += ["--config-file", str(path)]
         return words
 
     def as_dict(self) -> dict[str, str | int]:
         """What `kilonova status` shows of them."""
-        return {"bind": self.bind, "port_offset": self.port_offset, "sim_hosts": self.sim_hosts}
+        return {
+            "bind": self.bind,
+            "port_offset": self.port_offset,
+            "sim_hosts": self.sim_hosts,
+            "networking": self.networking,
+        }
 
 
 def choose_hypervisor(wanted: HypervisorKind | None, say: Say) -> HypervisorKind:
@@ -84,6 +97,8 @@ def make_settings(options: UpOptions, opened: state.StateDir, hypervisor: Hyperv
         service_password=opened.secrets.nova,
         service_project="service",
         config_files=options.config_files,
+        networking=options.networking,
+        network_password=opened.secrets.neutron,
     )
 
 
@@ -191,7 +206,7 @@ def run_down(state_dir: Path, *, stop_guests: bool, say: Say) -> None:
         raise CloudError(f"{state_dir} is no state directory", remedy="name it with --state-dir")
     ended = []
     # `up` first: it ends its children in order, and nothing restarts them.
-    for name, grace in (("up", 30.0), ("keystone", 5.0), ("glance", 5.0)):
+    for name, grace in (("up", 30.0), ("keystone", 5.0), ("glance", 5.0), ("neutron", 5.0)):
         process = processes.recall(state_dir / f"run/{name}.json")
         if process is not None:
             processes.end(process, grace=grace)

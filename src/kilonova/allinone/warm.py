@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kilonova.allinone import state
+from kilonova.allinone.neutron import network_spec
 from kilonova.allinone.services import ServiceSpec, identity_spec, image_spec, template_path
 from kilonova.allinone.up import UpOptions, make_settings
 
@@ -27,7 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         opened = state.open_state_dir(Path(scratch) / "state")
         settings = make_settings(UpOptions(state_dir=opened.path), opened, "sim")
-        specs = [identity_spec(settings, opened.secrets), image_spec(settings, opened.secrets)]
+        specs = [spec(settings, opened.secrets) for spec in (identity_spec, image_spec, network_spec)]
         with ThreadPoolExecutor() as pool:
             list(pool.map(_warm, specs))
 

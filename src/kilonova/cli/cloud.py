@@ -28,16 +28,20 @@ def up(
         typer.Option(help="libvirt: real guests (root, QEMU). sim: none of it. Default: libvirt if it can be had."),
     ] = None,
     sim_hosts: Annotated[int, typer.Option(min=1, help="Hosts of the simulated hypervisor.")] = 1,
+    networking: Annotated[
+        Literal["neutron", "none"], typer.Option(help="neutron: Neutron with our data plane. none: no ports.")
+    ] = "none",
     detach: Annotated[bool, typer.Option("--detach", help="Return when the cloud is ready, and leave it up.")] = False,
     config_file: Annotated[list[Path] | None, typer.Option(help="An operator's nova.conf; may be repeated.")] = None,
 ) -> None:
-    """Bring a cloud up: Keystone, Glance and Compute, on this machine. Again on the same directory: go on there."""
+    """Bring a cloud up: Keystone, Glance, Neutron and Compute, on this machine. Again on the same directory: go on there."""
     options = UpOptions(
         state_dir=state_dir.resolve(),
         bind=bind,
         port_offset=port_offset,
         hypervisor=hypervisor,
         sim_hosts=sim_hosts,
+        networking=networking,
         config_files=tuple(path.resolve() for path in config_file or ()),
     )
     if detach:
