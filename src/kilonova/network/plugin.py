@@ -17,7 +17,6 @@ from neutron.services.l3_router import l3_router_plugin
 from neutron_lib import constants
 from neutron_lib.callbacks import resources
 from neutron_lib.db import api as db_api
-from neutron_lib.exceptions import l3 as l3_exceptions
 from neutron_lib.plugins import constants as plugin_constants
 from neutron_lib.plugins import directory
 from neutron_lib.services import base
@@ -87,9 +86,7 @@ class KilonovaPlugin(base.ServicePluginBase):  # type: ignore[misc]  # Neutron's
                     unknown.append(router_id)
             l3 = directory.get_plugin(plugin_constants.L3)
             for floating_id, status in floatingips.items():
-                try:
-                    l3.update_floatingip_status(context, floating_id, status)
-                except l3_exceptions.FloatingIPNotFound:
+                if l3.update_floatingip_status(context, floating_id, status) is None:
                     unknown.append(floating_id)
         return unknown
 
