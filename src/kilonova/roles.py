@@ -20,6 +20,8 @@ from kilonova.agent.journal import Journal, host_lock
 from kilonova.agent.report import Ticker
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
+from kilonova.allinone import external
+from kilonova.allinone.neutron import hints_address
 from kilonova.allinone.settings import CloudSettings
 from kilonova.api.app import create_app
 from kilonova.api.settings import ApiSettings
@@ -30,6 +32,11 @@ from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
 from kilonova.db import schema
 from kilonova.db.engine import Database
+from kilonova.network.link import NetworkService
+from kilonova.network.outline import outlines
+from kilonova.network.rest import NeutronRest
+from kilonova.network.role import FULL_READ
+from kilonova.network.sim_plane import SimPlanes
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
@@ -45,6 +52,7 @@ class Roles:
         self._stack = contextlib.AsyncExitStack()
         self._conductor: Conductor | None = None
         self._hosts: list[str] = []
+        self._network: NetworkService | None = None
 
     async def start(self) -> None:
         """Raises Invalid for a bad configuration, Conflict for a newer database."""
@@ -89,6 +97,8 @@ class Roles:
         await self._conductor.start(alone=True)
         stack.push_async_callback(self._conductor.stop)
         await self._start_agents(stack, conf, rt, images, directory)
+        if settings.networking == "neutron":
+            await self._start_network(stack, rt)
         tokens = IdentityTokens(identity, cache_time=conf.keystone_authtoken.token_cache_time)
         api = config.api_settings(conf, identity_url=settings.identity_url)
         await self._start_api(stack, rt, tokens, api)
@@ -132,6 +142,27 @@ class Roles:
             stack.push_async_callback(agent.stop)
             self._hosts.append(name)
 
+    async def _start_network(self, stack: contextlib.AsyncExitStack, rt: Runtime) -> None:
+        settings = self.settings
+        identity = IdentityClient(
+            settings.identity_url,
+            username="neutron",
+            password=settings.network_password,
+            project=settings.service_project,
+        )
+        stack.push_async_callback(identity.close)
+        rest = NeutronRest(settings.network_url, identity.service_token)
+        stack.push_async_callback(rest.close)
+        await external.ensure_content(rest, external.external_range(settings.cloud_id))
+        self._network = NetworkService(
+            rest, rt.bus, rt.world, compute=outlines, hints_address=hints_address(settings), full_read=FULL_READ
+        )
+        await self._network.start()
+        stack.push_async_callback(self._network.stop)
+        planes = SimPlanes(rt.bus, rt.world, self._hosts)
+        await planes.start()
+        stack.push_async_callback(planes.stop)
+
     async def _start_api(
         self, stack: contextlib.AsyncExitStack, rt: Runtime, tokens: IdentityTokens, api: ApiSettings
     ) -> None:
@@ -174,6 +205,8 @@ class Roles:
         for host in self._hosts[:1]:
             if not await self._conductor.hosts.is_up(host):
                 return f"host '{host}' has not reported yet"
+        if self._network is not None:
+            return self._network.role.ready()
         return None
 
 

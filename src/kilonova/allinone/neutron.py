@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kilonova.allinone import external
 from kilonova.allinone.files import write_private
 from kilonova.allinone.secrets import Secrets
 from kilonova.allinone.services import INSIDE, ServiceSpec, service_python, template_path
 from kilonova.allinone.settings import CloudSettings, host_in_url
-
-EXTERNAL = "public"
-"""The flat physical network of the cloud's external network, and that network's name."""
 
 _CONF = """\
 [DEFAULT]
@@ -100,7 +98,7 @@ def network_spec(settings: CloudSettings, secrets: Secrets) -> ServiceSpec:
         directory=directory,
         paste=python.parent.parent / "etc/neutron/api-paste.ini",
         dns_domain="novalocal",
-        external=EXTERNAL,
+        external=external.NAME,
         hints=hints_address(settings),
         identity_url=settings.identity_url,
         region=settings.region,

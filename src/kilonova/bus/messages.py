@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kilonova.agent.driver import Inventory, Secrets
+from kilonova.network.messages import PlaneGreeting, PlanePlan, PlaneReport
 from kilonova.scheduler.request import PlacementRequest
 
 
@@ -110,4 +111,7 @@ Message = (
     | Answer
     | SchedulingQuestion
     | Wake
+    | PlaneGreeting
+    | PlanePlan
+    | PlaneReport
 )
