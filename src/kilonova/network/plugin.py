@@ -92,21 +92,24 @@ class KilonovaPlugin(base.ServicePluginBase):  # type: ignore[misc]  # Neutron's
 
     def _report_port(self, context: Any, port_id: str, host: str, status: str) -> bool:
         core = directory.get_plugin()
-        port = ml2_db.get_port(context, port_id)
-        if port is None:
-            return False
         bound = core.port_bound_to_host(context, port_id, host)
-        if status != constants.PORT_STATUS_ACTIVE:
-            # Of a port that has moved on, its old host says nothing of interest.
-            if bound:
-                core.update_port_status(context, port_id, constants.PORT_STATUS_DOWN, host)
-            return True
-        if bound:
+        if bound and status == constants.PORT_STATUS_ACTIVE:
             provisioning_blocks.provisioning_complete(
                 context, port_id, resources.PORT, provisioning_blocks.L2_AGENT_ENTITY
             )
-        elif port.device_owner.startswith(constants.DEVICE_OWNER_COMPUTE_PREFIX) and core.nova_notifier:
-            # A live migration's destination is ready before the port is bound there; Compute waits for this.
+            return True
+        if bound:
+            core.update_port_status(context, port_id, constants.PORT_STATUS_DOWN, host)
+            return True
+        port = ml2_db.get_port(context, port_id)
+        if port is None:
+            return False
+        # Of a port that has moved on, its old host says nothing of interest; a live migration's destination is ready
+        # before the port is bound there, and Compute waits for this.
+        moving = status == constants.PORT_STATUS_ACTIVE and port.device_owner.startswith(
+            constants.DEVICE_OWNER_COMPUTE_PREFIX
+        )
+        if moving and core.nova_notifier:
             core.nova_notifier.notify_port_active_direct(port)
         return True
 

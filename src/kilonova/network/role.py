@@ -256,10 +256,11 @@ class NetworkRole:
                     network_id=call.network_id,
                     project_id=call.project_id,
                     device_owner=upkeep.DHCP,
-                    device_id=call.device_id,
+                    device_id=upkeep.dhcp_device_id(call.network_id),
                     name="",
                     admin_state_up=True,
                     fixed_ips=[{"subnet_id": each} for each in call.subnets],
+                    **{"binding:host_id": call.host},
                 )
                 self.mirror.put("ports", port)
             case upkeep.MoveDhcpPort():

@@ -22,7 +22,7 @@ Documents = Mapping[str, Mapping[str, Document]]
 class MakeDhcpPort:
     network_id: str
     project_id: str
-    device_id: str
+    host: str
     subnets: tuple[str, ...]
 
 
@@ -57,21 +57,21 @@ def dhcp_device_id(network_id: str) -> str:
 
 def missing(documents: Documents, hosts: Collection[str]) -> list[Call]:
     """The calls that bring Neutron to what should be; `hosts`: those whose planes live."""
-    return [*_dhcp(documents), *_routers(documents, hosts)]
+    return [*_dhcp(documents, hosts), *_routers(documents, hosts)]
 
 
-def _dhcp(documents: Documents) -> Iterable[Call]:
+def _dhcp(documents: Documents, hosts: Collection[str]) -> Iterable[Call]:
     subnets = defaultdict(list)
     for subnet in documents["subnets"].values():
         if subnet["enable_dhcp"]:
             subnets[subnet["network_id"]].append(subnet["id"])
     ours = defaultdict(list)
-    used = set()
+    used = defaultdict(set)
     for port in documents["ports"].values():
         if port["device_owner"] == DHCP and port["device_id"] == dhcp_device_id(port["network_id"]):
             ours[port["network_id"]].append(port)
         elif port.get("binding:host_id") and not port["device_owner"].startswith("network:"):
-            used.add(port["network_id"])
+            used[port["network_id"]].add(port["binding:host_id"])
     for network_id, network in documents["networks"].items():
         wanted = tuple(sorted(subnets[network_id]))
         ports = sorted(ours[network_id], key=lambda port: str(port["id"]))
@@ -84,9 +84,13 @@ def _dhcp(documents: Documents) -> Iterable[Call]:
             if set(has) != set(wanted):
                 keep = tuple((subnet_id, has.get(subnet_id)) for subnet_id in wanted)
                 yield MoveDhcpPort(ports[0]["id"], wanted, keep)
-        elif network_id in used:
+            # It is on every host that has servers there; Neutron knows one of them.
+            serving = used[network_id] & set(hosts)
+            if serving and ports[0].get("binding:host_id") not in serving:
+                yield BindPort(ports[0]["id"], min(serving))
+        elif serving := used[network_id] & set(hosts):
             # Not before a server is there: an address is a scarce thing in somebody's small pool.
-            yield MakeDhcpPort(network_id, network["project_id"], dhcp_device_id(network_id), wanted)
+            yield MakeDhcpPort(network_id, network["project_id"], min(serving), wanted)
 
 
 def _routers(documents: Documents, hosts: Collection[str]) -> Iterable[Call]:
