@@ -39,6 +39,8 @@ _DEFAULT: list[cfg.Opt] = [
     cfg.IntOpt("reserved_host_memory_mb", default=512, min=0, help="Memory kept for the host, MiB"),
     cfg.IntOpt("reserved_host_disk_mb", default=0, min=0, help="Disk kept for the host, MiB"),
     cfg.BoolOpt("resume_guests_state_on_host_boot", default=False, help="Start again what ran when the host went down"),
+    cfg.IntOpt("vif_plugging_timeout", default=300, min=0, help="Seconds a guest's ports get to be wired; 0: no wait"),
+    cfg.BoolOpt("vif_plugging_is_fatal", default=True, help="Fail the boot when ports are not wired in time"),
     cfg.IntOpt("max_concurrent_builds", default=10, min=0, help="Guests built at once on a host; 0: no bound"),
     cfg.IntOpt("sync_power_state_interval", default=600, help="Seconds between complete reports of power states"),
 ]
@@ -187,6 +189,8 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSett
         service_down_time=float(conf.service_down_time),
         report_interval=float(conf.report_interval),
         max_attempts=conf.scheduler.max_attempts,
+        vif_plugging_timeout=float(conf.vif_plugging_timeout),
+        vif_plugging_is_fatal=conf.vif_plugging_is_fatal,
         shutdown_timeout=float(conf.shutdown_timeout),
         reboot_timeout=float(conf.libvirt.wait_soft_reboot_seconds),
         resume_guests_state_on_host_boot=conf.resume_guests_state_on_host_boot,

@@ -28,6 +28,7 @@ from kilonova.api.settings import ApiSettings
 from kilonova.bus.memory import MemoryBus
 from kilonova.clients.identity import IdentityClient, IdentityTokens
 from kilonova.clients.image import ImageClient
+from kilonova.clients.network import NetworkClient
 from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
 from kilonova.db import schema
@@ -88,7 +89,19 @@ class Roles:
         stack.push_async_callback(identity.close)
         images = ImageClient(settings.image_url, identity.service_token)
         stack.push_async_callback(images.close)
-        rt = Runtime(world=world, db=db, bus=bus, images=images, image_token=identity.service_token, settings=compute)
+        network: NetworkClient | None = None
+        if settings.networking == "neutron":
+            network = NetworkClient(settings.network_url, identity.service_token, forget=identity.forget_token)
+            stack.push_async_callback(network.close)
+        rt = Runtime(
+            world=world,
+            db=db,
+            bus=bus,
+            images=images,
+            image_token=identity.service_token,
+            settings=compute,
+            network=network,
+        )
         scheduler = Scheduler(db, bus, world, compute)
         await scheduler.start()
         stack.push_async_callback(scheduler.stop)

@@ -9,6 +9,7 @@ from typing import Protocol
 from kilonova.agent.driver import ImageSpec
 from kilonova.bus import Bus
 from kilonova.db.engine import Database
+from kilonova.networking import Networking
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
 
@@ -46,3 +47,5 @@ class Runtime:
     image_token: Callable[[], Awaitable[str | None]]
     """A token of the service user that may download any image; None where none is needed."""
     settings: ComputeSettings
+    network: Networking | None = None
+    """None: a cloud without Networking, whose servers have no ports."""

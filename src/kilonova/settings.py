@@ -48,4 +48,8 @@ class ComputeSettings:
     reserved_host_cpus: int = 0
     reserved_host_memory_mb: int = 512
     reserved_host_disk_mb: int = 0
+    vif_plugging_timeout: float = 300.0
+    """Seconds that a host's network plane gets to wire a new guest's ports; 0: nobody waits for it."""
+    vif_plugging_is_fatal: bool = True
+    """Whether a guest whose ports are not wired in time fails on its host, instead of being started all the same."""
     quota: QuotaDefaults = field(default_factory=QuotaDefaults)

@@ -109,6 +109,9 @@ async def _build(context: Context, spec: ServerSpec, *, start: bool) -> Data:
     if spec.config_drive:
         await progress("config_drive", 0)
         await driver.ensure_config_drive(spec, context.secrets)
+    if spec.nics:
+        await progress("plug", 0)
+        await driver.ensure_plugged(spec)
     await progress("define", 0)
     defined = await driver.ensure_defined(spec)
     if start:
@@ -133,6 +136,7 @@ async def _rebuild(context: Context, args: RebuildArgs) -> Data:
 async def _destroy(context: Context, args: DestroyArgs) -> Data:
     await _power_off(context, args.uuid, args.stop_timeout)
     await context.driver.ensure_absent(args.uuid)
+    await context.driver.ensure_unplugged(args.uuid)
     if not args.keep_disks:
         await context.driver.ensure_disks_absent(args.uuid)
     return {"power_state": 0}
@@ -150,6 +154,8 @@ async def _stop(context: Context, args: StopArgs) -> Data:
 
 
 async def _start(context: Context, args: StartArgs) -> Data:
+    if args.spec.nics:
+        await context.driver.ensure_plugged(args.spec)
     await context.driver.ensure_defined(args.spec)
     await context.driver.ensure_running(args.spec.uuid)
     return await _state(context, args.spec.uuid)
@@ -157,6 +163,8 @@ async def _start(context: Context, args: StartArgs) -> Data:
 
 async def _reboot(context: Context, args: RebootArgs) -> Data:
     if args.hard and args.spec is not None:
+        if args.spec.nics:
+            await context.driver.ensure_plugged(args.spec)
         await context.driver.ensure_defined(args.spec)
     await context.driver.ensure_rebooted(args.uuid, hard=args.hard, marker=args.marker, timeout=args.timeout)
     return await _state(context, args.uuid)
@@ -178,6 +186,8 @@ async def _suspend(context: Context, args: ServerArgs) -> Data:
 
 
 async def _resume(context: Context, args: StartArgs) -> Data:
+    if args.spec.nics:
+        await context.driver.ensure_plugged(args.spec)
     await context.driver.ensure_resumed(args.spec.uuid)
     return await _state(context, args.spec.uuid)
 
@@ -200,6 +210,7 @@ class Verb(msgspec.Struct, frozen=True):
 
 VERBS: dict[str, Verb] = {
     "boot": Verb(BootArgs, _boot, builds=True),
+    "prepare": Verb(BootArgs, _boot, builds=True),
     "destroy": Verb(DestroyArgs, _destroy),
     "rebuild": Verb(RebuildArgs, _rebuild, builds=True),
     "stop": Verb(StopArgs, _stop),

@@ -12,10 +12,12 @@ host could (a damaged image), `Transient` when a later attempt may succeed.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
+
+from kilonova.nic import Nic
 
 Progress = Callable[[str, int], Awaitable[None]]
 """Called with a stage's name and its per cent (0-100)."""
@@ -81,6 +83,8 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     machine_type: str | None = None
     cpu_model: str | None = None
     """Recorded at creation; None lets the driver choose and report (see `Defined`)."""
+    nics: tuple[Nic, ...] = ()
+    """In the order in which the guest sees them."""
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +170,22 @@ class Driver(Protocol):
     async def ensure_config_drive(self, spec: ServerSpec, secrets: Secrets) -> None: ...
 
     async def ensure_defined(self, spec: ServerSpec) -> Defined: ...
+
+    # -- network
+    async def ensure_plugged(self, spec: ServerSpec) -> None:
+        """Every NIC's bridge and tap exist, the tap is in the bridge; whoever wires ports finds them by name."""
+
+    async def ensure_unplugged(self, uuid: str, *, keep: Sequence[str] = ()) -> None:
+        """No tap of the server is left but those of the ports `keep`."""
+
+    async def ensure_attached(self, spec: ServerSpec, port_id: str) -> None:
+        """The NIC of `spec` with this port is plugged, in the guest's definition and in the guest that runs."""
+
+    async def ensure_detached(self, spec: ServerSpec, port_id: str, mac: str) -> None:
+        """The guest has no NIC with this port any more, and its tap is gone. `spec` is without it.
+
+        Raises Transient while a running guest has not let go of it.
+        """
 
     # -- power
     async def power_state(self, uuid: str) -> PowerState: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from kilonova.api import version_documents
+from kilonova.api import external_events, version_documents
 from kilonova.api.fields import OPEN_QUERY
 from kilonova.api.flavors import access, extra_specs, manage
 from kilonova.api.flavors import list as flavor_list
@@ -225,5 +225,6 @@ ROUTES: tuple[Route | Action, ...] = (
     *SERVICES,
     *SERVERS,
     *VOLUMES_BOOT,
+    *external_events.ROUTES,
     *UNBUILT,
 )

@@ -57,7 +57,6 @@ _LATER = """
     DELETE /os-security-group-rules/{id} [-2.35]
     GET,POST /os-security-groups [-2.35]
     DELETE,GET,PUT /os-security-groups/{id} [-2.35]
-    POST /os-server-external-events
     GET,POST /os-server-groups
     DELETE,GET /os-server-groups/{id}
     GET /os-simple-tenant-usage

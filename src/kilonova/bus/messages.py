@@ -100,6 +100,17 @@ class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     operation_id: int
 
 
+class NetworkEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """API -> conductor: Networking told of a server's port. A hint; losing it costs the time until the next look.
+
+    `name` as in os-server-external-events, without the prefix `network-`.
+    """
+
+    server_uuid: str
+    name: str
+    port_id: str | None = None
+
+
 Message = (
     Command
     | Result
@@ -111,6 +122,7 @@ Message = (
     | Answer
     | SchedulingQuestion
     | Wake
+    | NetworkEvent
     | PlaneGreeting
     | PlanePlan
     | PlaneReport

@@ -81,6 +81,10 @@ class IdentityClient:
         assert self._token is not None
         return self._token
 
+    def forget_token(self) -> None:
+        """Another service refused it: the next one is new."""
+        self._token = None
+
     async def _authenticate(self) -> None:
         answer = await self._send("POST", "/auth/tokens", json=self._scope)
         if answer.status_code != 201:

@@ -17,6 +17,10 @@ class Pace:
     """Until a question to the scheduler counts as lost."""
     destroy: float = 240.0
     """That a host which is up gets to destroy a guest, before it is left to a tombstone."""
+    release: float = 60.0
+    """That Networking gets to let a deleted server's ports go, before they are left to a tombstone."""
+    stray_ports: float = 300.0
+    """Between looks for ports of servers that are gone."""
     tombstones: float = 15.0
     """Between looks for hosts that came back."""
     retry: tuple[float, float] = (0.2, 15.0)

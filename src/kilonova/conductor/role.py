@@ -10,7 +10,17 @@ import structlog
 
 from kilonova.bus import Subscription
 from kilonova.bus.heartbeats import beat
-from kilonova.bus.messages import Answer, Heartbeat, HostReport, Message, PowerReport, ProgressReport, Result, Wake
+from kilonova.bus.messages import (
+    Answer,
+    Heartbeat,
+    HostReport,
+    Message,
+    NetworkEvent,
+    PowerReport,
+    ProgressReport,
+    Result,
+    Wake,
+)
 from kilonova.conductor.agents import Agents
 from kilonova.conductor.hosts import Hosts
 from kilonova.conductor.pace import PACE, Pace
@@ -19,7 +29,9 @@ from kilonova.engine.engine import LEASE, SWEEP, Engine
 from kilonova.engine.model import Workflow
 from kilonova.engine.run import Probe, no_probe
 from kilonova.errors import Transient
+from kilonova.reconcile.network_info import NetworkInfo
 from kilonova.reconcile.power_state import PowerStates
+from kilonova.reconcile.stray_ports import StrayPorts
 from kilonova.reconcile.tombstones import Tombstones
 from kilonova.runtime import Runtime
 from kilonova.workflows import ALL
@@ -62,6 +74,8 @@ class Conductor:
         )
         self.power_states = PowerStates(rt)
         self.tombstones = Tombstones(rt, self.hosts, self.agents, pace)
+        self.network_info = NetworkInfo(rt)
+        self.stray_ports = StrayPorts(rt, pace)
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,11 +90,14 @@ class Conductor:
         heartbeat = Heartbeat(host=self.rt.settings.host, binary="nova-conductor", incarnation=self.id)
         beating = beat(self.rt.bus, self.rt.world, heartbeat, self.rt.settings.report_interval)
         self._tasks = [asyncio.create_task(self.tombstones.loop()), asyncio.create_task(beating)]
+        if self.rt.network is not None:
+            self._tasks.append(asyncio.create_task(self.stray_ports.loop()))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.network_info.stop()
         await self.engine.stop()
         for subscription in self._subscriptions:
             await subscription.close()
@@ -104,6 +121,9 @@ class Conductor:
             case PowerReport():
                 for operation_id in await self.power_states.on_report(message):
                     self.engine.wake(operation_id)
+            case NetworkEvent():
+                if not self.env.plugging.on_event(message.server_uuid):
+                    self.network_info.poke(message.server_uuid)
             case _:
                 log.warning("message not for a conductor", kind=type(message).__name__)
         return None

@@ -61,6 +61,7 @@ class Server:
     root_device_name: str | None
     security_groups: list[dict[str, Any]]
     addresses: dict[str, list[dict[str, Any]]]
+    network_info: Any
     requested_networks: Any
     scheduler_hints: dict[str, Any]
     trusted_certs: list[str] | None

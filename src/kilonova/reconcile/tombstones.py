@@ -16,7 +16,9 @@ from kilonova.db.engine import Tx
 from kilonova.db.tables import tombstones
 from kilonova.engine.model import Fenced
 from kilonova.errors import KilonovaError
+from kilonova.reconcile.stray_ports import release_ports_of
 from kilonova.runtime import Runtime
+from kilonova.workflows.steps.destroy import NETWORK
 
 log = structlog.get_logger()
 
@@ -56,7 +58,7 @@ class Tombstones:
             return [(row.host, row.server_uuid, row.operation_id) for row in rows]
 
         found = await self.rt.db.read(look)
-        up = {host: await self.hosts.is_up(host) for host in {host for host, _, _ in found}}
+        up = {host: await self._answers(host) for host in {host for host, _, _ in found}}
         ready = [row for row in found if up[row[0]]]
         cleared = 0
         for start in range(0, len(ready), BATCH):
@@ -64,9 +66,15 @@ class Tombstones:
             cleared += sum(results)
         return cleared
 
+    async def _answers(self, host: str) -> bool:
+        return self.rt.network is not None if host == NETWORK else await self.hosts.is_up(host)
+
     async def _clear(self, host: str, uuid: str, operation_id: int) -> bool:
         try:
             async with asyncio.timeout(60.0):
+                if host == NETWORK:
+                    await release_ports_of(self.rt, uuid)
+                    return await self._forget(host, uuid, operation_id)
                 await self.agents.call(
                     host=host,
                     # A try of its own each time: an earlier failure must not be answered from the journal. An attempt
@@ -82,7 +90,9 @@ class Tombstones:
         except (KilonovaError, TimeoutError) as error:
             log.warning("host still has a deleted server", host=host, server=uuid, error=str(error))
             return False
+        return await self._forget(host, uuid, operation_id)
 
+    async def _forget(self, host: str, uuid: str, operation_id: int) -> bool:
         async def forget(tx: Tx) -> None:
             c = tombstones.c
             await tx.execute(

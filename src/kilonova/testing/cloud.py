@@ -16,6 +16,7 @@ from kilonova.agent.sim.script import Script
 from kilonova.agent.sim.state import SimState
 from kilonova.bus import Bus
 from kilonova.bus.memory import MemoryBus
+from kilonova.compute.events import Event, take
 from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
 from kilonova.db.engine import Database
@@ -24,6 +25,7 @@ from kilonova.engine.run import Probe, no_probe
 from kilonova.errors import NotFound
 from kilonova.runtime import Image, Runtime
 from kilonova.settings import ComputeSettings
+from kilonova.testing.network import FakeNetworking
 from kilonova.world import World
 
 
@@ -73,6 +75,22 @@ class StaticImages:
         yield self.data[image_id][offset:]
 
 
+class Plane:
+    """Every host's network plane: a port that is plugged on its host is wired a moment later."""
+
+    def __init__(self, network: FakeNetworking) -> None:
+        self.network = network
+        self.drivers: dict[str, SimDriver] = {}
+
+    async def before(self, host: str, verb: str, uuid: str) -> None:
+        return
+
+    async def after(self, host: str, verb: str, uuid: str) -> None:
+        if verb in ("plugged", "attached"):
+            for port_id in self.drivers[host].taps(uuid):
+                await self.network.wired(port_id, host)
+
+
 async def no_token() -> str | None:
     return None
 
@@ -111,6 +129,7 @@ async def make_cloud(
     probe: Probe = no_probe,
     sweep: float = 0.2,
     synchronous: str = "FULL",
+    network: FakeNetworking | None = None,
 ) -> AsyncIterator[TestCloud]:
     """Start database, bus, scheduler, conductor and `hosts` simulated hosts named host-1 ...; stop them at the end."""
     world = world or World()
@@ -120,7 +139,14 @@ async def make_cloud(
     bus = bus or MemoryBus()
     await bus.start()
     images = StaticImages()
-    rt = Runtime(world=world, db=db, bus=bus, images=images, image_token=no_token, settings=settings)
+    rt = Runtime(world=world, db=db, bus=bus, images=images, image_token=no_token, settings=settings, network=network)
+    if network is not None:
+        script = script or Plane(network)
+
+        async def tell(name: str, server_uuid: str, port_id: str) -> None:
+            await take(rt, [Event(server_uuid=server_uuid, name=name, tag=port_id)], frozenset())
+
+        network.on_event = tell
     scheduler = Scheduler(db, bus, world, settings)
     conductor = Conductor(rt, probe=probe, sweep=sweep)
     cloud = TestCloud(rt=rt, images=images, conductor=conductor, scheduler=scheduler)
@@ -140,6 +166,8 @@ async def make_cloud(
         for number in range(1, hosts + 1):
             name = f"host-{number}"
             driver = SimDriver(options or SimOptions(), world, host=name, state=state, script=script)
+            if isinstance(script, Plane):
+                script.drivers[name] = driver
             agent = Agent(host=name, driver=driver, bus=bus, journal=journal, world=world, images=images, ticker=ticker)
             await agent.start()
             stack.push_async_callback(agent.stop)

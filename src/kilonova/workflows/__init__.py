@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from kilonova.engine.model import Workflow
-from kilonova.workflows import boot, delete, power, reboot, rebuild
+from kilonova.workflows import boot, boot_with_ports, delete, power, reboot, rebuild
 from kilonova.workflows.env import Env
 
 ALL: dict[str, Workflow[Env]] = {
     workflow.kind: workflow
-    for workflow in (boot.WORKFLOW, delete.WORKFLOW, reboot.WORKFLOW, rebuild.WORKFLOW, *power.WORKFLOWS)
+    for workflow in (
+        boot.WORKFLOW,
+        boot_with_ports.WORKFLOW,
+        delete.WORKFLOW,
+        reboot.WORKFLOW,
+        rebuild.WORKFLOW,
+        *power.WORKFLOWS,
+    )
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 
 from kilonova.agent.commands import BootArgs
@@ -9,6 +11,7 @@ from kilonova.bus.messages import SchedulingQuestion
 from kilonova.compute import claims, states
 from kilonova.db import servers
 from kilonova.db.engine import Tx
+from kilonova.db.servers import Server
 from kilonova.engine.model import Again, Data, Fenced, Run, Step, Workflow
 from kilonova.errors import NoValidHost, Transient, Unavailable
 from kilonova.scheduler.request import Placement, PlacementRequest
@@ -54,15 +57,16 @@ async def claim_host(tx: Tx, run: Run[Env], result: Data) -> None:
         if await claims.claim(tx, server, candidate.node_id):
             run.host = candidate.host
             run.data |= {"host": candidate.host, "node_id": candidate.node_id}
-            await shared.change(
-                tx,
-                run,
-                host=candidate.host,
-                node=candidate.node,
-                availability_zone=candidate.availability_zone,
-                claimed=True,
-                task_state=states.SPAWNING,
-            )
+            place = {
+                "host": candidate.host,
+                "node": candidate.node,
+                "availability_zone": candidate.availability_zone,
+                "claimed": True,
+                "task_state": states.SPAWNING,
+            }
+            await shared.change(tx, run, **place)
+            # For the next steps; a deadlock's second try may find another host, from the same row.
+            run.scratch["placed"] = place
             return
     # Others were faster on all of them: look again, with fresh eyes.
     run.scratch.setdefault("full", []).extend(c.node_id for c in run.scratch["candidates"])
@@ -86,8 +90,16 @@ async def release_host(tx: Tx, run: Run[Env], result: Data) -> None:
     run.scratch.clear()
 
 
+def placed(run: Run[Env]) -> Server | None:
+    """The server on its host, when this process has just put it there."""
+    if "server" not in run.scratch or "placed" not in run.scratch:
+        return None
+    server: Server = run.scratch["server"]
+    return dataclasses.replace(server, **run.scratch["placed"])
+
+
 async def build(run: Run[Env]) -> Data:
-    server = await shared.load(run) if "server" not in run.scratch else run.scratch["server"]
+    server = placed(run) or await shared.load(run)
     files = (run.operation.secrets or {}).get("files")
     args = BootArgs(spec=shared.spec(server, run.env.rt.settings, files))
     return {"built": await shared.command(run, "build", run.data["host"], "boot", args, with_secrets=True)}

@@ -11,13 +11,24 @@ from kilonova.db.engine import Tx
 from kilonova.db.tables import tags
 from kilonova.engine.model import Data, Fenced, Run, Step, Workflow
 from kilonova.workflows.env import Env
+from kilonova.workflows.steps import ports
 from kilonova.workflows.steps import server as shared
-from kilonova.workflows.steps.destroy import bury, destroy_on
+from kilonova.workflows.steps.destroy import NETWORK, bury, destroy_on
 
 
 async def destroy(run: Run[Env]) -> Data:
     server = await shared.load(run)
-    return await destroy_on(run, server.host, "destroy") if server.host else {}
+    found = await destroy_on(run, server.host, "destroy") if server.host else {}
+    # A pending change may have made ports that the row does not tell of: what was asked for decides.
+    if run.env.rt.network is not None and ports.may_have_ports(server):
+        found["ports"] = await ports.let_go(run, server)
+    return found
+
+
+async def bury_all(tx: Tx, run: Run[Env], result: Data) -> None:
+    await bury(tx, run, result)
+    if result.get("ports") == "left":
+        await bury(tx, run, {"tombstone": NETWORK})
 
 
 async def succeed(tx: Tx, run: Run[Env]) -> None:
@@ -39,6 +50,8 @@ async def succeed(tx: Tx, run: Run[Env]) -> None:
         deleted_at=now,
         terminated_at=now,
         user_data=None,
+        network_info=None,
+        addresses={},
     )
     await tx.execute(sa.delete(tags).where(tags.c.resource_id == run.server_uuid))
 
@@ -49,7 +62,7 @@ async def fail(tx: Tx, run: Run[Env]) -> None:
 
 WORKFLOW = Workflow(
     kind="delete",
-    steps=(Step(name="destroy", effect=destroy, commit=bury, deadline=600.0),),
+    steps=(Step(name="destroy", effect=destroy, commit=bury_all, deadline=600.0),),
     succeed=succeed,
     fail=fail,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kilonova.conductor.agents import Agents
 from kilonova.conductor.hosts import Hosts
 from kilonova.conductor.pace import Pace
+from kilonova.conductor.plugging import Plugging
 from kilonova.engine.model import Run
 from kilonova.runtime import Runtime
 
@@ -17,6 +18,7 @@ class Env:
     agents: Agents
     hosts: Hosts
     pace: Pace = field(default_factory=Pace)
+    plugging: Plugging = field(default_factory=Plugging)
 
 
 ServerRun = Run[Env]

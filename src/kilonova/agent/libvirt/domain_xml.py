@@ -14,6 +14,7 @@ from kilonova.agent.libvirt.mark import Mark
 from kilonova.agent.libvirt.options import LibvirtOptions
 from kilonova.agent.wanted import Wanted
 from kilonova.errors import Invalid
+from kilonova.nic import Nic
 
 _NAMES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
 
@@ -96,6 +97,8 @@ def _domain(
     _text(devices, "emulator", platform.emulator)
     _controllers(devices, options, platform, wanted)
     _drives(devices, platform, wanted, drives)
+    for nic in spec.nics:
+        devices.append(interface(nic, wanted))
     _consoles(devices, options, wanted, console_log)
     _extras(devices, options, wanted)
     return domain
@@ -187,6 +190,20 @@ def _drives(devices: ET.Element, platform: Platform, wanted: Wanted, drives: lis
         ET.SubElement(disk, "target", dev=name, bus=bus)
         if drive.cdrom:
             ET.SubElement(disk, "readonly")
+
+
+def interface(nic: Nic, wanted: Wanted) -> ET.Element:
+    """A port's NIC on a tap that is there already, and that nobody but us makes or removes."""
+    element = ET.Element("interface", type="ethernet")
+    ET.SubElement(element, "mac", address=nic.mac)
+    ET.SubElement(element, "target", dev=nic.tap, managed="no")
+    ET.SubElement(element, "model", type=wanted.vif_model)
+    if nic.mtu:
+        ET.SubElement(element, "mtu", size=str(nic.mtu))
+    # Booting from a network is slow, and no guest here does.
+    if wanted.vif_model == "virtio":
+        ET.SubElement(element, "rom", bar="off")
+    return element
 
 
 def _consoles(devices: ET.Element, options: LibvirtOptions, wanted: Wanted, console_log: Path) -> None:

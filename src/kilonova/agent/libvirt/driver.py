@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -31,6 +32,7 @@ from kilonova.agent.libvirt import asking, domain_xml, guests, hardware, host
 from kilonova.agent.libvirt.connection import Connection, keep_open
 from kilonova.agent.libvirt.disks import BASE, MIB, Disks
 from kilonova.agent.libvirt.events import Watch
+from kilonova.agent.libvirt.nics import Nics
 from kilonova.agent.libvirt.options import LibvirtOptions
 from kilonova.agent.threads import Pool, in_thread
 from kilonova.agent.wanted import wanted
@@ -44,6 +46,8 @@ _POLL = 0.25
 """Seconds between looks at a guest that was told to power off."""
 _PRESS_AGAIN = 10.0
 """Seconds after which the power button is pressed once more: a guest that still boots misses the first."""
+_LETTING_GO = 20.0
+"""Seconds that a guest gets to let go of a NIC before it is asked anew: one that still boots does not hear."""
 _ENDING = 15.0
 """Seconds that a guest which is going down gets until it is off."""
 
@@ -72,6 +76,7 @@ class LibvirtDriver:
             reserved_bytes=options.reserved_host_disk_mb * MIB,
             force_raw=options.force_raw_images,
         )
+        self._nics = Nics(options.deployment_id, options.netns)
         self._hardware: hardware.Hardware | None = None
         self._disk_cache = "none"
         self._tasks: list[asyncio.Task[None]] = []
@@ -184,6 +189,34 @@ class LibvirtDriver:
 
         await self._connection.call(f"defining guest {spec.uuid}", define)
         return Defined(machine_type=machine, cpu_model=cpu.recorded)
+
+    # -- network
+
+    async def ensure_plugged(self, spec: ServerSpec) -> None:
+        for nic in spec.nics:
+            if nic.vif_type != "bridge":
+                raise HostFailure(f"This host cannot plug port {nic.port_id}: its VIF type is '{nic.vif_type}'.")
+        await in_thread(lambda: self._nics.plug(spec.uuid, spec.nics))
+
+    async def ensure_unplugged(self, uuid: str, *, keep: Sequence[str] = ()) -> None:
+        await in_thread(lambda: self._nics.unplug(uuid, keep))
+
+    async def ensure_attached(self, spec: ServerSpec, port_id: str) -> None:
+        (nic,) = (nic for nic in spec.nics if nic.port_id == port_id)
+        await self.ensure_plugged(spec)
+        xml = ET.tostring(domain_xml.interface(nic, wanted(spec)), encoding="unicode")
+        await self._with("attaching to", spec.uuid, lambda domain: guests.attach_nic(domain, xml, nic.mac), long=True)
+        await self.ensure_defined(spec)
+
+    async def ensure_detached(self, spec: ServerSpec, port_id: str, mac: str) -> None:
+        if await self.power_state(spec.uuid) is not PowerState.NOSTATE:
+            await self.ensure_defined(spec)
+            until = self._world.monotonic() + _LETTING_GO
+            while await self._with("detaching from", spec.uuid, lambda domain: guests.detach_nic(domain, mac)):
+                if self._world.monotonic() >= until:
+                    raise Transient(f"The guest of server {spec.uuid} does not let go of port {port_id}.")
+                await self._world.sleep(_POLL * 2)
+        await in_thread(lambda: self._nics.unplug(spec.uuid, [nic.port_id for nic in spec.nics]))
 
     # -- power
 

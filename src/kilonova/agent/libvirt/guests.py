@@ -178,6 +178,38 @@ def abort_job(handle: Any, uuid: str) -> None:
             domain.abortJob()
 
 
+def attach_nic(domain: Any, xml: str, mac: str) -> None:
+    """What runs has the NIC; nothing to do when it does, or is off."""
+    if domain.isActive() and not _has_nic(domain, mac):
+        domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def detach_nic(domain: Any, mac: str) -> bool:
+    """Ask what runs to let go of the NIC; whether it still has it. Asking again is no harm."""
+    if not domain.isActive():
+        return False
+    found = _nic(domain, mac)
+    if found is None:
+        return False
+    # The guest is still busy with the last request; or it has let go meanwhile.
+    with _unless(_NOT_SO, libvirt.VIR_ERR_DEVICE_MISSING, libvirt.VIR_ERR_OPERATION_FAILED):
+        domain.detachDeviceFlags(ET.tostring(found, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    return _has_nic(domain, mac)
+
+
+def _has_nic(domain: Any, mac: str) -> bool:
+    return _nic(domain, mac) is not None
+
+
+def _nic(domain: Any, mac: str) -> ET.Element | None:
+    """As it is in what runs."""
+    for element in ET.fromstring(domain.XMLDesc()).iterfind("devices/interface"):
+        address = element.find("mac")
+        if address is not None and address.get("address") == mac:
+            return element
+    return None
+
+
 def undefine(domain: Any) -> None:
     """Not defined any more, with all that libvirt kept of it."""
     with _unless(_GONE):

@@ -49,6 +49,8 @@ class LibvirtOptions:
     """`[api] dhcp_domain`: the domain in host names that guests are told."""
     console_log_bytes: int = 100 * 1024
     """How much of a console's end is given out."""
+    netns: Path | None = None
+    """Network namespace (its file) of guests' taps and bridges; None: the machine's own."""
     call_timeout: float = 30.0
     """How long libvirt may take to answer an ordinary call."""
     long_call_timeout: float = 600.0

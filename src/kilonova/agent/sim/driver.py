@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
@@ -148,14 +148,51 @@ class SimDriver:
     async def ensure_defined(self, spec: ServerSpec) -> Defined:
         guest = self._guest(spec)
         async with self._verb("defined", guest):
+            nics = [nic.port_id for nic in spec.nics]
             if not guest.defined:
                 guest.defined = True
                 guest.power_state = PowerState.SHUTDOWN
+                guest.nics = nics
                 await self._did("defined", guest)
+            elif guest.nics != nics and guest.power_state not in _ON:
+                guest.nics = nics
+                await self._store(guest)
         return Defined(
             machine_type=spec.machine_type or self.options.machine_type,
             cpu_model=spec.cpu_model or self.options.cpu_model,
         )
+
+    async def ensure_plugged(self, spec: ServerSpec) -> None:
+        guest = self._guest(spec)
+        async with self._verb("plugged", guest):
+            missing = [nic.port_id for nic in spec.nics if nic.port_id not in guest.taps]
+            if missing:
+                guest.taps = [*guest.taps, *missing]
+                await self._did("plugged", guest)
+
+    async def ensure_unplugged(self, uuid: str, *, keep: Sequence[str] = ()) -> None:
+        guest = self._host.guests.get(uuid)
+        if guest is None or set(guest.taps) <= set(keep):
+            return
+        async with self._verb("unplugged", guest):
+            guest.taps = [port for port in guest.taps if port in keep]
+            await self._did("unplugged", guest)
+
+    async def ensure_attached(self, spec: ServerSpec, port_id: str) -> None:
+        guest = self._guest(spec)
+        async with self._verb("attached", guest):
+            if port_id not in guest.taps or port_id not in guest.nics:
+                guest.taps = [*[port for port in guest.taps if port != port_id], port_id]
+                guest.nics = [*[port for port in guest.nics if port != port_id], port_id]
+                await self._did("attached", guest)
+
+    async def ensure_detached(self, spec: ServerSpec, port_id: str, mac: str) -> None:
+        guest = self._guest(spec)
+        async with self._verb("detached", guest):
+            if port_id in guest.taps or port_id in guest.nics:
+                guest.taps = [port for port in guest.taps if port != port_id]
+                guest.nics = [port for port in guest.nics if port != port_id]
+                await self._did("detached", guest)
 
     async def power_state(self, uuid: str) -> PowerState:
         guest = self._host.guests.get(uuid)
@@ -211,6 +248,7 @@ class SimDriver:
         async with self._verb("absent", guest):
             if guest.defined:
                 guest.defined = False
+                guest.nics = []
                 guest.power_state = PowerState.NOSTATE
                 await self._did("absent", guest)
 
@@ -269,6 +307,11 @@ class SimDriver:
         """How many times each verb changed something of this server, also after it is gone."""
         guest = self._host.guests.get(uuid)
         return {} if guest is None else dict(guest.effects)
+
+    def taps(self, uuid: str) -> list[str]:
+        """Ports of a server that are plugged here."""
+        guest = self._host.guests.get(uuid)
+        return [] if guest is None else list(guest.taps)
 
     def left(self) -> list[str]:
         """What exists of any server: '<what> <server>'."""

@@ -27,7 +27,7 @@ from kilonova.errors import HostFailure, Invalid, Transient
 VERBS = frozenset(
     (
         *("image", "disks", "config_drive", "defined", "running", "stopped", "rebooted", "paused", "unpaused"),
-        *("suspended", "resumed", "absent", "disks_absent"),
+        *("suspended", "resumed", "absent", "disks_absent", "plugged", "unplugged", "attached", "detached"),
     )
 )
 

@@ -36,6 +36,10 @@ class SimGuest(msgspec.Struct, kw_only=True):
     power_state: int = 0
     boot_marker: str | None = None
     console: str = ""
+    taps: list[str] = []
+    """Ports that are plugged on the host."""
+    nics: list[str] = []
+    """Ports that the guest has."""
     effects: dict[str, int] = {}
     """How many times each verb changed something."""
     calls: dict[str, int] = {}
@@ -61,7 +65,7 @@ class SimHost:
         found = []
         for guest in self.guests.values():
             parts = {"guest": guest.defined, "disks": guest.disks, "config_drive": guest.config_drive}
-            parts["console"] = bool(guest.console)
+            parts |= {"console": bool(guest.console), "taps": bool(guest.taps)}
             found += [f"{what} {guest.uuid}" for what, exists in parts.items() if exists]
         return found
 

@@ -25,8 +25,9 @@ async def create(request: Request) -> Response:
     place = _place(request, server)
     networks = _networks(request, server)
     unbuilt.check_devices(request, server)
-    unbuilt.check_networks(networks)
-    unbuilt.check_security_groups(server)
+    if request.runtime.network is None:
+        unbuilt.check_networks(networks)
+        unbuilt.check_security_groups(server)
     unbuilt.check_certificates(request, server, _RULE)
     hints = request.body.get("os:scheduler_hints", request.body.get("OS-SCH-HNT:scheduler_hints", {}))
     unbuilt.check_hints(hints)
@@ -63,6 +64,7 @@ async def create(request: Request) -> Response:
             tags=server.get("tags", []),
             host=place.host,
             hypervisor_hostname=place.node,
+            external_networks_allowed=request.allowed("network:attach_external_network"),
             zero_disk_allowed=request.allowed(f"{_RULE}:zero_disk_flavor"),
         ),
     )

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.agent.wanted import read_wanted
-from kilonova.compute import quota_usage, states
+from kilonova.compute import networks, quota_usage, states
 from kilonova.compute.quota_usage import Amount
 from kilonova.compute.servers.submit import wake, write_once
 from kilonova.context import RequestContext
@@ -56,6 +56,8 @@ class BootRequest:
     trusted_certs: list[str] | None = None
     host: str | None = None
     hypervisor_hostname: str | None = None
+    external_networks_allowed: bool = False
+    """Whether policy lets the caller's servers have ports on external networks."""
     zero_disk_allowed: bool = True
     """Whether policy lets the caller use a flavor without a disk of its own with an image."""
 
@@ -76,10 +78,21 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
     when Image does not answer. Nothing has changed then.
     """
     image = await _image(rt, ctx, request.image_ref) if request.image_ref else None
+    plan = await networks.plan(
+        rt,
+        ctx,
+        request.networks,
+        request.security_groups,
+        min_count=request.min_count,
+        max_count=request.max_count,
+        external_allowed=request.external_networks_allowed,
+    )
+    kind = "boot_with_ports" if plan.has_ports else "boot"
+    most = request.max_count if plan.max_count is None else min(plan.max_count, request.max_count)
     password = request.admin_password or new_password(rt)
     reservation_id = "r-" + "".join(rt.world.random.choices(string.ascii_lowercase + string.digits, k=8))
     # Made before the transaction: a deadlock's second try must not change what was said to whom.
-    uuids = [rt.world.uuid() for _ in range(request.max_count)]
+    uuids = [rt.world.uuid() for _ in range(most)]
 
     async def work(tx: Tx) -> list[tuple[str, int]]:
         flavor = await _flavor(tx, ctx, request.flavor_ref)
@@ -93,15 +106,16 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
         await _check_zone_and_host(rt, tx, request)
         limits = await quota_usage.limits(tx, ctx.project_id, rt.settings.quota)
         _check_items(request, limits)
-        count = await _take_quota(tx, ctx, flavor, request, limits)
+        count = await _take_quota(tx, ctx, flavor, request, most, limits)
         rows = []
         for index, uuid in enumerate(uuids[:count]):
             values = _values(rt, ctx, request, flavor, image, key, uuid, index, count, reservation_id)
-            rows.append((uuid, await _insert(rt, tx, ctx, request, values, password)))
+            values |= _networks_of(plan)
+            rows.append((uuid, await _insert(rt, tx, ctx, request, values, password, kind, plan)))
         return rows
 
     async def find(tx: Tx) -> list[tuple[str, int]] | None:
-        return await store.started(tx, uuids, "boot", ctx.request_id) or None
+        return await store.started(tx, uuids, kind, ctx.request_id) or None
 
     rows = await write_once(rt.db, work, find)
     for _, operation_id in rows:
@@ -187,9 +201,11 @@ def _check_items(request: BootRequest, limits: dict[str, int]) -> None:
             raise Forbidden("Personality file content exceeds maximum length")
 
 
-async def _take_quota(tx: Tx, ctx: RequestContext, flavor: Flavor, request: BootRequest, limits: dict[str, int]) -> int:
-    """As many servers as quota allows between `min_count` and `max_count`."""
-    for count in range(request.max_count, request.min_count - 1, -1):
+async def _take_quota(
+    tx: Tx, ctx: RequestContext, flavor: Flavor, request: BootRequest, most: int, limits: dict[str, int]
+) -> int:
+    """As many servers as quota allows between `min_count` and `most`."""
+    for count in range(most, request.min_count - 1, -1):
         try:
             amount = Amount(count, count * flavor.vcpus, count * flavor.memory_mb)
             await quota_usage.take(tx, ctx.project_id, amount, limits)
@@ -253,14 +269,20 @@ def _values(
         "metadata": request.metadata,
         "disk_config": request.disk_config,
         "root_device_name": "/dev/vda",
-        "security_groups": [{"name": name} for name in request.security_groups],
         "addresses": {},
-        "requested_networks": request.networks,
         "scheduler_hints": request.scheduler_hints,
         "trusted_certs": request.trusted_certs,
         "desired_power": states.POWER_RUNNING,
         "created_at": rt.world.now(),
         "updated_at": rt.world.now(),
+    }
+
+
+def _networks_of(plan: networks.Plan) -> dict[str, Any]:
+    """The columns that say which networks were asked for."""
+    return {
+        "security_groups": [{"name": name} for name in plan.group_names],
+        "requested_networks": "auto" if plan.auto else list(plan.ports) or None,
     }
 
 
@@ -291,18 +313,26 @@ def flavor_snapshot(flavor: Flavor) -> dict[str, Any]:
 
 
 async def _insert(
-    rt: Runtime, tx: Tx, ctx: RequestContext, request: BootRequest, values: dict[str, Any], password: str
+    rt: Runtime,
+    tx: Tx,
+    ctx: RequestContext,
+    request: BootRequest,
+    values: dict[str, Any],
+    password: str,
+    kind: str,
+    plan: networks.Plan,
 ) -> int:
     operation_id = await store.insert(
         tx,
-        kind="boot",
+        kind=kind,
         action="create",
         server_uuid=values["uuid"],
         project_id=ctx.project_id,
         user_id=ctx.user_id,
         request_id=ctx.request_id,
         now=values["created_at"],
-        data={"requested_host": request.host, "requested_node": request.hypervisor_hostname},
+        data={"requested_host": request.host, "requested_node": request.hypervisor_hostname}
+        | ({"groups": list(plan.group_ids)} if plan.has_ports else {}),
         secrets={"admin_password": password, "files": request.files},
     )
     await servers.insert(tx, {**values, "operation_id": operation_id})

@@ -56,6 +56,7 @@ instances = sa.Table(
     sa.Column("root_device_name", Name),
     sa.Column("security_groups", Json, nullable=False),
     sa.Column("addresses", Json, nullable=False, comment="Cached from the ports"),
+    sa.Column("network_info", Json, comment="Cached from the ports, as hosts need it"),
     sa.Column("requested_networks", Json),
     sa.Column("scheduler_hints", Json, nullable=False),
     sa.Column("trusted_certs", Json),

@@ -17,6 +17,9 @@ from kilonova.workflows.steps.server import command
 
 log = structlog.get_logger()
 
+NETWORK = "(network)"
+"""In a tombstone, instead of a host: the ports of a server that was deleted while Networking did not answer."""
+
 
 async def destroy_on(run: Run[Env], host: str, step: str) -> Data:
     """Returns {'tombstone': host} when the host could not be reached or did not manage."""

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from kilonova.agent.driver import ImageSpec, Secrets, ServerSpec
+from kilonova.compute import network_info
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
@@ -77,6 +78,7 @@ def spec(server: Server, settings: ComputeSettings, files: dict[str, str] | None
         reservation_id=server.reservation_id,
         machine_type=server.machine_type,
         cpu_model=server.cpu_model,
+        nics=network_info.nics_of(server.network_info),
     )
 
 

@@ -195,6 +195,7 @@ def upgrade() -> None:
         sa.Column("root_device_name", sa.String(length=255), nullable=True),
         sa.Column("security_groups", Json, nullable=False),
         sa.Column("addresses", Json, nullable=False, comment="Cached from the ports"),
+        sa.Column("network_info", Json, nullable=True, comment="Cached from the ports, as hosts need it"),
         sa.Column("requested_networks", Json, nullable=True),
         sa.Column("scheduler_hints", Json, nullable=False),
         sa.Column("trusted_certs", Json, nullable=True),
