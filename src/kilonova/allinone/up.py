@@ -111,6 +111,9 @@ def run_up(options: UpOptions, *, say: Say, on_ready: Callable[[CloudSettings], 
         with state.held(opened.path):
             hypervisor = choose_hypervisor(options.hypervisor, say)
             settings = make_settings(options, opened, hypervisor)
+            if settings.networking == "neutron" and hypervisor == "libvirt":
+                # As long as real hosts have no plane of their own (roles.py starts pretended ones).
+                say("SIMULATED DATA PLANE: ports become ACTIVE, but nothing is wired.")
             cloud = Cloud(settings, opened.secrets, options=options.as_dict(), progress=say)
             _run(_up(cloud, settings, say, on_ready))
     except OSError as error:

@@ -70,6 +70,10 @@ class Sender:
             self._socket = socket.socket(family, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
 
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
     def send(self, kind: str, ids: Iterable[str | None] = ()) -> None:
         """Without an id (None among `ids`) the hint names the whole collection."""
         if self._socket is None or getattr(self._quiet, "on", False):
