@@ -71,11 +71,11 @@ async def test_the_link_prefix_stands_for_the_address(runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "message"),
     [
-        (b"{", 400, "Malformed request body"),
-        (b"\xff\xfe", 400, "Malformed request body"),
-        (b'{"flavor": NaN}', 400, "Malformed request body"),
-        (b'{"a": "\\ud800"}', 400, "Malformed request body"),
-        (b"[" * 5000, 400, "Malformed request body"),
+        (b"{", 400, "Malformed request body: Input data was truncated."),
+        (b"\xff\xfe", 400, "Malformed request body: "),
+        (b'{"flavor": NaN}', 400, "Malformed request body: "),
+        (b'{"a": "\\ud800"}', 400, "Malformed request body: "),
+        (b"[" * 5000, 400, "Malformed request body: "),
         (b"", 400, "None is not of type 'object'"),
         (b"[]", 400, "[] is not of type 'object'"),
     ],
@@ -83,16 +83,17 @@ async def test_the_link_prefix_stands_for_the_address(runtime: Runtime) -> None:
 async def test_bodies_that_are_none(api: Client, content: bytes, status: int, message: str) -> None:
     headers = {"X-Auth-Token": "admin", "Content-Type": "application/json"}
     answer = await api.http.post("/v2.1/flavors", content=content, headers=headers)
-    assert (answer.status_code, answer.json()["badRequest"]["message"]) == (status, message)
+    assert answer.status_code == status
+    assert answer.json()["badRequest"]["message"].startswith(message)
 
 
 @pytest.mark.parametrize(
     ("content", "status", "message"),
     [
-        (b"", 400, "Malformed request body"),
-        (b"{}", 400, "Malformed request body"),
-        (b"[]", 400, "Malformed request body"),
-        (b'{"a": 1, "b": 2}', 400, "Malformed request body"),
+        (b"", 400, "Malformed request body: "),
+        (b"{}", 400, "Malformed request body: "),
+        (b"[]", 400, "Malformed request body: "),
+        (b'{"a": 1, "b": 2}', 400, "Malformed request body: "),
         (b'{"explode": null}', 400, "There is no such action: explode"),
         (b"null", 404, "The resource could not be found."),
         (b"1", 404, "The resource could not be found."),
@@ -101,7 +102,8 @@ async def test_bodies_that_are_none(api: Client, content: bytes, status: int, me
 async def test_actions_go_by_the_one_key_of_the_body(api: Client, content: bytes, status: int, message: str) -> None:
     answer = await api.http.post("/v2.1/flavors/f/action", content=content, headers={"X-Auth-Token": "admin"})
     (error,) = answer.json().values()
-    assert (answer.status_code, error["message"]) == (status, message)
+    assert answer.status_code == status
+    assert error["message"].startswith(message)
 
 
 async def test_a_query_that_is_not_utf_8_is_refused(api: Client) -> None:

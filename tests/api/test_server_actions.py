@@ -120,8 +120,8 @@ async def test_a_task_under_way_is_named(api: Client) -> None:
     ("body", "status", "message"),
     [
         ({"nope": None}, 400, "There is no such action: nope"),
-        ({"os-start": None, "os-stop": None}, 400, "Malformed request body"),
-        ({}, 400, "Malformed request body"),
+        ({"os-start": None, "os-stop": None}, 400, "Malformed request body: "),
+        ({}, 400, "Malformed request body: "),
         ({"reboot": None}, 400, "None is not of type 'object'"),
         ({"reboot": {}}, 400, "'type' is a required property"),
         ({"reboot": {"type": "FOO"}}, 400, "'FOO' is not one of ['HARD', 'Hard', 'hard', 'SOFT', 'Soft', 'soft']"),

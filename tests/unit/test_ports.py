@@ -224,3 +224,24 @@ async def test_news_of_a_port_bring_the_shown_addresses_up_to_date(api: Client, 
         (address, "fixed"),
         ("203.0.113.7", "floating"),
     ]
+
+
+async def test_its_interfaces_and_security_groups_are_told(api: Client, network: FakeNetworking) -> None:
+    server = await booted(api, [{"uuid": network.add_network(project_id=PROJECT)["id"], "tag": "red"}])
+    (port,) = network.ports_of(server["id"])
+    path = f"/servers/{server['id']}/os-interface"
+    expected = {
+        "net_id": port["network_id"],
+        "port_id": port["id"],
+        "mac_addr": port["mac_address"],
+        "port_state": "ACTIVE",
+        "fixed_ips": port["fixed_ips"],
+    }
+    listed = await api("GET", path, token="member", version="2.69")
+    assert listed.json() == {"interfaceAttachments": [expected]}
+    shown = await api("GET", f"{path}/{port['id']}", token="member", version="2.70")
+    assert shown.json() == {"interfaceAttachment": expected | {"tag": "red"}}
+    unknown = await api("GET", f"{path}/{IMAGE}", token="member")
+    assert (unknown.status_code, IMAGE in unknown.text) == (404, True)
+    groups = await api("GET", f"/servers/{server['id']}/os-security-groups", token="member")
+    assert [group["name"] for group in groups.json()["security_groups"]] == ["default"]

@@ -20,7 +20,7 @@ from tests.workflows.harness.scenarios import SCENARIOS
 
 SEED = int(os.environ.get("KILONOVA_SEED", "1"))
 FULL = os.environ.get("KILONOVA_FAULTS") == "full"
-MOST = {"boot": 12, "delete": 8, "rebuild": 4}
+MOST = {"boot": 12, "boot with ports": 12, "delete": 8, "rebuild": 4}
 """Cases of each class in the part that always runs, by kind; 2 for the others."""
 
 

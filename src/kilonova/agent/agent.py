@@ -29,8 +29,8 @@ log = structlog.get_logger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROGRESS = 0.1
-"""Seconds between two progress reports of one command at first, each later one twice as long after the one before, up to
-a second; quick commands send none."""
+"""Seconds between two progress reports of one command at first, each later one twice as long after the one before,
+up to a second; quick commands send none."""
 
 
 class _Work:

@@ -14,6 +14,7 @@ import pycdlib
 from kilonova.agent.driver import Secrets, ServerSpec
 from kilonova.errors import Invalid
 from kilonova.metadata import content
+from kilonova.metadata.network_data import devices, network_data
 
 LABEL = "config-2"
 SIZE_LIMIT = 64 * 1024**2
@@ -46,6 +47,8 @@ def facts_of(spec: ServerSpec, secrets: Secrets, *, dhcp_domain: str = "novaloca
         admin_password=secrets.admin_password,
         random_seed=os.urandom(_SEED_BYTES),
         files=files,
+        network=network_data(spec.nics),
+        devices=devices(spec.nics),
     )
 
 

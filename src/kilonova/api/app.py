@@ -313,8 +313,10 @@ def _decode(raw: bytes) -> Any:
         return None
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        raise Invalid("Malformed request body") from None
+    except msgspec.DecodeError as error:
+        raise Invalid(f"Malformed request body: {error}.") from None
+    except (UnicodeDecodeError, RecursionError, ValueError):
+        raise Invalid("Malformed request body: it is not JSON in UTF-8.") from None
 
 
 def _choose(endpoint: Endpoint, raw: bytes, body: Any, version: Version) -> Operation | None:
@@ -322,7 +324,7 @@ def _choose(endpoint: Endpoint, raw: bytes, body: Any, version: Version) -> Oper
     if not endpoint.actions:
         return at_version(endpoint.operations, version)
     if not raw or (isinstance(body, dict | list | str) and len(body) != 1):
-        raise Invalid("Malformed request body")
+        raise Invalid("Malformed request body: exactly one action is accepted.")
     if not isinstance(body, dict):
         return None
     (key,) = body

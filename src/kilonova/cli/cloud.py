@@ -34,7 +34,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return when the cloud is ready, and leave it up.")] = False,
     config_file: Annotated[list[Path] | None, typer.Option(help="An operator's nova.conf; may be repeated.")] = None,
 ) -> None:
-    """Bring a cloud up: Keystone, Glance, Neutron and Compute, on this machine. Again on the same directory: go on there."""
+    """Bring a cloud up: Keystone, Glance, Neutron, Compute, on this machine. Again on the same directory: go on."""
     options = UpOptions(
         state_dir=state_dir.resolve(),
         bind=bind,

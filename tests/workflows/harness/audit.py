@@ -43,6 +43,7 @@ async def audit(
     for server in all_servers:
         wrong += _server(cloud, server, expected, stuck, guest_may_differ)
     wrong += _strays(cloud, {server.uuid for server in all_servers})
+    wrong += _ports(cloud, all_servers)
     wrong += _usage(rows, all_servers)
     wrong += _operations(rows, stuck)
     wrong += _secrets(rows)
@@ -95,6 +96,24 @@ def _server(
 
 def _strays(cloud: FaultCloud, known: set[str]) -> list[str]:
     return [f"{uuid} on {name}" for name, h in cloud.hosts.items() for uuid in left(h) if uuid not in known]
+
+
+def _ports(cloud: FaultCloud, all_servers: list[Server]) -> list[str]:
+    """A server that is somewhere has the ports it asked for, there; nobody else has any."""
+    wrong = []
+    should = {s.uuid: s for s in all_servers if s.claimed and not s.deleted and s.requested_networks}
+    for port in cloud.network.collections["ports"].values():
+        if port["device_id"] not in should:
+            wrong.append(f"port {port['id']} of {port['device_id']} is left")
+    for uuid, server in should.items():
+        ports = cloud.network.ports_of(uuid)
+        if len(ports) != len(server.requested_networks) or {p["binding:host_id"] for p in ports} != {server.host}:
+            wrong.append(f"server on {server.host} has ports {[(p['id'], p['binding:host_id']) for p in ports]}")
+        if {nic["port_id"] for nic in server.network_info or ()} != {port["id"] for port in ports}:
+            wrong.append(f"what is cached of the ports is {server.network_info}")
+        if server.vm_state == states.ACTIVE and any(port["status"] != "ACTIVE" for port in ports):
+            wrong.append("the guest runs, and its ports are not wired")
+    return wrong
 
 
 def _usage(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> list[str]:

@@ -19,6 +19,7 @@ from kilonova.agent.report import Ticker
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
 from kilonova.bus.memory import MemoryBus, Tamper
+from kilonova.compute.events import Event, take
 from kilonova.compute.servers import boot, delete
 from kilonova.conductor.pace import PACE, Pace
 from kilonova.conductor.role import Conductor
@@ -33,6 +34,7 @@ from kilonova.engine.model import Workflow
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings
 from kilonova.testing.cloud import StaticImages
+from kilonova.testing.network import FakeNetworking
 from kilonova.workflows import ALL
 from kilonova.workflows.env import Env
 from tests.workflows.harness.clock import InlineWriter, on_this_clock
@@ -40,6 +42,7 @@ from tests.workflows.harness.director import Director
 from tests.workflows.harness.process import Process
 
 PASSWORD = "Correct-Horse-7"
+NETWORK = "11111111-2222-3333-4444-555555555555"
 TOKEN = "gAAAAA-token-of-the-service-user"
 SETTINGS = ComputeSettings()
 
@@ -87,8 +90,9 @@ class CountedImages(StaticImages):
 class _Script:
     """Lets the driver's verbs be points, and fail."""
 
-    def __init__(self, process: Process, hook: VerbHook | None) -> None:
+    def __init__(self, process: Process, hook: VerbHook | None, plugged: Callable[[str, str], None]) -> None:
         self._process = process
+        self._plugged = plugged
         self._hook = hook
 
     async def before(self, host: str, verb: str, uuid: str) -> None:
@@ -97,6 +101,8 @@ class _Script:
             await self._hook(host, verb, "before", uuid)
 
     async def after(self, host: str, verb: str, uuid: str) -> None:
+        if verb in ("plugged", "attached"):
+            self._plugged(host, uuid)
         await self._process.point(f"verb {verb} after")
         if self._hook is not None:
             await self._hook(host, verb, "after", uuid)
@@ -129,6 +135,9 @@ class FaultCloud:
         self.bus = MemoryBus(tamper=self.config.tamper)
         self.images = CountedImages()
         self.images.add("image-1", size=64)
+        self.network = FakeNetworking()
+        self.network.add_network(id=NETWORK, project_id="project-1")
+        self.network.on_event = self._network_event
         self.journal = Journal(directory / "journal.sqlite")
         self.state = SimState(directory / "hypervisor.sqlite")
         for file in (self.journal, self.state):
@@ -158,6 +167,7 @@ class FaultCloud:
             images=self.images,
             image_token=service_token,
             settings=self.config.settings,
+            network=process.network(self.network),
         )
 
     # -- start and end
@@ -209,7 +219,7 @@ class FaultCloud:
             rt.world,
             host=name,
             state=process.state(self.state),
-            script=_Script(process, self.config.verb_hook),
+            script=_Script(process, self.config.verb_hook, self._plugged),
         )
         agent = Agent(
             host=name,
@@ -241,6 +251,24 @@ class FaultCloud:
         await self.db.close()
         await self.journal.close()
         await self.state.close()
+
+    # -- the network
+    def _plugged(self, host: str, uuid: str) -> None:
+        """The host's plane wires what is plugged, a moment later and whatever becomes of the agent."""
+
+        async def wire() -> None:
+            await asyncio.sleep(0.2)
+            for port_id in self.hosts[host].driver.taps(uuid):
+                await self.network.wired(port_id, host)
+
+        self.keep(asyncio.ensure_future(wire()))
+
+    async def _network_event(self, name: str, server_uuid: str, port_id: str) -> None:
+        async def tell() -> None:
+            event = Event(server_uuid=server_uuid, name=name, tag=port_id)
+            await self.as_api(lambda rt: take(rt, [event], frozenset()))
+
+        self.keep(asyncio.ensure_future(tell()))
 
     # -- kills
     async def kill(self, process: Process) -> None:
@@ -328,12 +356,14 @@ class FaultCloud:
         except (CommitUnknown, sqlalchemy.exc.OperationalError):
             return None
 
-    async def create(self, *, flavor: str = "1", config_drive: bool = True) -> str | None:
+    async def create(
+        self, *, flavor: str = "1", config_drive: bool = True, networks: list[dict[str, Any]] | None = None
+    ) -> str | None:
         request = boot.BootRequest(
             name="server",
             image_ref="image-1",
             flavor_ref=flavor,
-            networks="none",
+            networks=networks or "none",
             admin_password=PASSWORD,
             config_drive=config_drive,
             files={"/etc/motd": "aGVsbG8="},

@@ -28,6 +28,7 @@ from tests.workflows.harness.director import Action, Point
 from tests.workflows.harness.process import Process
 from tests.workflows.harness.scenarios import Scenario
 
+BOOTS = ("boot", "boot_with_ports")
 BOUND = 330.0
 """Seconds in which a delete reaches 'gone': what a host gets to destroy a guest, and some for everything else."""
 
@@ -118,7 +119,7 @@ def stalled_agents(scenario: Scenario, points: Sequence[Point]) -> list[Case]:
         Case(
             name=f"agent stalls at {point}",
             scenario=scenario,
-            expected={scenario.end} if scenario.kind in ("boot", "delete") else expected - {None},
+            expected={scenario.end} if scenario.kind in (*BOOTS, "delete") else expected - {None},
             plan=lambda cloud, point=point: {point: _freeze},
             during=thaw_when_done,
             must_strike=1,
@@ -288,8 +289,8 @@ def _after_failure(scenario: Scenario, step: str, kind: str, times: int | None) 
     """How a scenario ends when this step's effect fails that way."""
     if kind == "transient" and times is not None:
         return {scenario.end}
-    if scenario.kind == "boot":
-        again = step == "build" and times == 1 and kind in ("host", "deadline")
+    if scenario.kind in BOOTS:
+        again = step in ("ports", "build") and times == 1 and kind in ("host", "deadline")
         return {states.ACTIVE} if again else {states.ERROR}
     if scenario.kind == "delete":
         return {GONE}
@@ -348,6 +349,7 @@ async def _delete_again(cloud: FaultCloud) -> None:
 
 VERBS = {
     "boot": ("image", "disks", "config_drive", "defined", "running"),
+    "boot_with_ports": ("image", "disks", "config_drive", "plugged", "defined", "running"),
     "delete": ("absent", "disks_absent"),
     "reboot": ("rebooted",),
     "stop": ("stopped",),
@@ -368,7 +370,7 @@ def _after_verb(scenario: Scenario, verb: str, when: str, kind: str, times: int 
     if verb == "running" and scenario.end == states.STOPPED:
         # Nobody starts it.
         return {scenario.end}
-    if scenario.kind == "boot":
+    if scenario.kind in BOOTS:
         if (verb, when, kind) == ("image", "after", "transient"):
             # By then the image is there, and is not asked for again.
             return {states.ACTIVE}
@@ -622,7 +624,7 @@ async def all_cases(
     """Every fault for a scenario, by class. `seconds`: second kills for each of `firsts` first ones."""
     points = await trace(harness, scenario)
     paired = await trace(harness, scenario, lambda: Config(conductors=2))
-    boots = scenario.kind == "boot"
+    boots = scenario.kind in BOOTS
     return {
         "kill": kills(scenario, points),
         "kill, lease": kills(scenario, points, alone=False),

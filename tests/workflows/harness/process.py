@@ -28,6 +28,8 @@ from kilonova.bus.messages import (
     ServerQuestion,
 )
 from kilonova.db.engine import Database, Tx
+from kilonova.networking import Networking
+from kilonova.testing.network import FakeNetworking
 from kilonova.world import World
 from tests.workflows.harness import clock
 
@@ -95,6 +97,9 @@ class Process:
 
     def journal(self, journal: Journal) -> Journal:
         return _Journal(self, journal)
+
+    def network(self, network: FakeNetworking) -> Networking:
+        return _Network(self, network)
 
     def state(self, state: SimState) -> SimState:
         return _State(self, state)
@@ -220,6 +225,24 @@ class _Journal(Journal):
 
     async def close(self) -> None:
         return
+
+
+class _Network:
+    """Networking's API as the process sees it: what was sent is done, whoever lives to hear of it."""
+
+    def __init__(self, process: Process, network: FakeNetworking) -> None:
+        for name in ("find", "show", "quota", "auto_network"):
+            setattr(self, name, _through(process, getattr(network, name), None))
+        for name in ("create", "update", "delete"):
+            setattr(self, name, _through(process, getattr(network, name), f"network {name}"))
+
+    find: Callable[..., Awaitable[Any]]
+    show: Callable[..., Awaitable[Any]]
+    quota: Callable[..., Awaitable[Any]]
+    auto_network: Callable[..., Awaitable[Any]]
+    create: Callable[..., Awaitable[Any]]
+    update: Callable[..., Awaitable[Any]]
+    delete: Callable[..., Awaitable[Any]]
 
 
 class _State(SimState):

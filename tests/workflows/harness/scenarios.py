@@ -17,7 +17,7 @@ from kilonova.db.servers import Server
 from kilonova.db.tables import instance_types
 from kilonova.runtime import Runtime
 from tests.workflows.harness.audit import GONE
-from tests.workflows.harness.cloud import PASSWORD, FaultCloud
+from tests.workflows.harness.cloud import NETWORK, PASSWORD, FaultCloud
 from tests.workflows.harness.director import Director
 
 Verb = Callable[[Runtime, RequestContext, Server], Awaitable[Any]]
@@ -47,11 +47,12 @@ class Scenario:
     end: str
     verb: Verb | None = None
     deletes: bool = False
+    networks: list[dict[str, Any]] | None = None
     effects: Mapping[str, int] = field(default_factory=dict)
 
     async def act(self, cloud: FaultCloud) -> None:
         if self.start is None:
-            await cloud.create()
+            await cloud.create(networks=self.networks)
             return
         server = (await cloud.all_servers())[0]
         if self.deletes:
@@ -67,6 +68,10 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario(name="boot", kind="boot", start=None, end=states.ACTIVE, effects=_BUILT),
+        Scenario(
+            name="boot with ports", kind="boot_with_ports", start=None, end=states.ACTIVE,
+            networks=[{"uuid": NETWORK}, {"uuid": NETWORK}], effects={**_BUILT, "plugged": 1},
+        ),
         Scenario(
             name="delete",
             kind="delete",

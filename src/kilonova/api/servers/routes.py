@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from kilonova.api.fields import OPEN_QUERY, Schema
 from kilonova.api.routing import Action, Handler, Route, action, route
-from kilonova.api.servers import create, instance_actions, ips, metadata, schemas, show, tags, update
+from kilonova.api.servers import create, instance_actions, interfaces, ips, metadata, schemas, show, tags, update
 from kilonova.api.servers.actions import power, rebuild, refused, state
 from kilonova.api.servers.actions import schemas as bodies
 
@@ -15,6 +15,8 @@ _SERVER = "/servers/{id}"
 _METADATA = "/servers/{server_id}/metadata"
 _TAGS = "/servers/{server_id}/tags"
 _IPS = "/servers/{server_id}/ips"
+_INTERFACES = "/servers/{server_id}/os-interface"
+_GROUPS = "/servers/{server_id}/os-security-groups"
 _ACTIONS = "/servers/{server_id}/os-instance-actions"
 
 
@@ -94,6 +96,9 @@ ROUTES: tuple[Route | Action, ...] = (
     route("DELETE", _TAGS + "/{tag}", tags.delete, "server-tags:delete", since="2.26", status=204),
     route("GET", _IPS, ips.index, "server-ips:index"),
     route("GET", _IPS + "/{network}", ips.show, "server-ips:show"),
+    route("GET", _INTERFACES, interfaces.index, "interfaces:index"),
+    route("GET", _INTERFACES + "/{id}", interfaces.show, "interfaces:show"),
+    route("GET", _GROUPS, interfaces.security_groups, "server-security-groups:index"),
     route("GET", _ACTIONS, instance_actions.index, "instance-actions:index", query=schemas.INSTANCE_ACTIONS),
     route("GET", _ACTIONS + "/{id}", instance_actions.show, "instance-actions:show"),
 )

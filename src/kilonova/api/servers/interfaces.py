@@ -1,0 +1,84 @@
+"""`os-interface` and `os-security-groups` of a server: its ports and their groups, as Networking has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kilonova.api import versions
+from kilonova.api.requests import Request
+from kilonova.api.servers.lookup import find
+from kilonova.compute import interfaces
+from kilonova.errors import NotFound
+from kilonova.networking import Document
+
+_RULE = "os_compute_api:os-attach-interfaces"
+
+
+async def index(request: Request) -> Any:
+    server = await find(request, f"{_RULE}:list")
+    ports = await interfaces.of_server(request.runtime, server)
+    tags = interfaces.tags(server)
+    return {"interfaceAttachments": [_view(request, port, tags.get(port["id"])) for port in ports]}
+
+
+async def show(request: Request) -> Any:
+    server = await find(request, f"{_RULE}:show")
+    port_id = request.params["id"]
+    port = next((p for p in await interfaces.of_server(request.runtime, server) if p["id"] == port_id), None)
+    if port is None:
+        raise NotFound(f"Instance {server.uuid} does not have a port with id {port_id}")
+    return {"interfaceAttachment": _view(request, port, interfaces.tags(server).get(port_id))}
+
+
+def _view(request: Request, port: Document, tag: str | None) -> dict[str, Any]:
+    view = {
+        "net_id": port["network_id"],
+        "port_id": port["id"],
+        "mac_addr": port["mac_address"],
+        "port_state": port["status"],
+        "fixed_ips": port["fixed_ips"],
+    }
+    return view | {"tag": tag} if request.version >= versions.INTERFACE_TAG_SHOWN else view
+
+
+async def security_groups(request: Request) -> Any:
+    server = await find(request, "os_compute_api:os-security-groups:list")
+    groups = await interfaces.security_groups(request.runtime, server)
+    return {"security_groups": [_group(group) for group in groups]}
+
+
+def _group(group: Document) -> dict[str, Any]:
+    return {
+        "id": group["id"],
+        "name": group["name"],
+        "description": group.get("description", ""),
+        "tenant_id": group.get("project_id", ""),
+        "rules": [
+            _rule(group, rule) for rule in group.get("security_group_rules", ()) if rule["direction"] == "ingress"
+        ],
+    }
+
+
+def _rule(group: Document, rule: Document) -> dict[str, Any]:
+    protocol = rule.get("protocol")
+    lowest, highest = rule.get("port_range_min"), rule.get("port_range_max")
+    if protocol is None:
+        lowest = highest = None
+    elif lowest is None:
+        lowest, highest = (-1, -1) if protocol.upper() in ("ICMP", "ICMPV6") else (1, 65535)
+    view: dict[str, Any] = {
+        "id": rule["id"],
+        "parent_group_id": group["id"],
+        "ip_protocol": None if protocol is None else protocol.upper(),
+        "from_port": lowest,
+        "to_port": highest,
+        "group": {},
+        "ip_range": {},
+    }
+    if rule.get("remote_ip_prefix"):
+        view["ip_range"] = {"cidr": rule["remote_ip_prefix"]}
+    elif rule.get("remote_group_id"):
+        view["group"] = {"name": rule["remote_group_id"], "tenant_id": rule.get("project_id", "")}
+    else:
+        view["ip_range"] = {"cidr": "::/0" if rule.get("ethertype") == "IPv6" else "0.0.0.0/0"}
+    return view
