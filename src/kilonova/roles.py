@@ -248,5 +248,6 @@ def libvirt_driver(settings: CloudSettings, conf: cfg.ConfigOpts, compute: Compu
             force_raw_images=conf.force_raw_images,
             reserved_host_disk_mb=conf.reserved_host_disk_mb,
             dhcp_domain=compute.dhcp_domain,
+            netns=settings.netns,
         )
     )

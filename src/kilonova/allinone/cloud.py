@@ -164,7 +164,7 @@ class Cloud:
 def _libvirtd_keeper(settings: CloudSettings) -> Keeper:
     async def ensure() -> None:
         try:
-            await asyncio.to_thread(libvirtd.ensure_libvirtd, settings.state_dir)
+            await asyncio.to_thread(libvirtd.ensure_libvirtd, settings.state_dir, settings.netns)
         except KilonovaError as error:
             raise CloudError(error.message) from None
 

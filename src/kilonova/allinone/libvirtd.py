@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kilonova import netns
 from kilonova.allinone import processes
 from kilonova.allinone.files import tail, write_private
 from kilonova.allinone.settings import cloud_id_of
@@ -99,10 +100,11 @@ def libvirt_uri(state_dir: Path) -> str:
     return f"qemu+unix:///system?{query}"
 
 
-def ensure_libvirtd(state_dir: Path) -> str:
+def ensure_libvirtd(state_dir: Path, network: Path | None = None) -> str:
     """Start (or find running) the state directory's libvirtd, and return its URI.
 
-    Blocks for up to 20 s. Raises Unavailable with the reason and the end of the daemon's log.
+    `network`: the network namespace that it and the guests live in; None: ours. Blocks for up to 20 s. Raises
+    Unavailable with the reason and the end of the daemon's log.
     """
     state_dir = state_dir.resolve()
     unavailable = probe_hypervisor()
@@ -110,10 +112,12 @@ def ensure_libvirtd(state_dir: Path) -> str:
         raise unavailable
     with _locked(state_dir):
         _prepare(state_dir)
+        if network is not None:
+            _ensure_network(state_dir, network)
         uri = libvirt_uri(state_dir)
         started = [
-            _ensure_daemon(state_dir, "virtlogd", "virtlogd-sock"),
-            _ensure_daemon(state_dir, "libvirtd", "libvirt-sock"),
+            _ensure_daemon(state_dir, "virtlogd", "virtlogd-sock", network),
+            _ensure_daemon(state_dir, "libvirtd", "libvirt-sock", network),
         ]
         if any(started):
             _check_answers(state_dir, uri)
@@ -212,7 +216,28 @@ def _first_screen(state_dir: Path) -> int:
     return 20000 + int.from_bytes(hashlib.sha256(str(state_dir).encode()).digest()[:4]) % 400 * 50
 
 
-def _ensure_daemon(state_dir: Path, name: str, socket_name: str) -> bool:
+def _ensure_network(state_dir: Path, network: Path) -> None:
+    """The namespace is there, with the guests that run in it. Raises Unavailable when they run elsewhere."""
+    guests = guest_pids(state_dir)
+    netns.ensure(network.name, of_process=guests[0] if guests else None)
+    if any(not _lives_in(pid, network) for pid in guests):
+        raise Unavailable(
+            "guests run outside of the cloud's network namespace, from before it had networks: end them with "
+            "'kilonova down --stop-guests', or go on with '--networking none'"
+        )
+    for name in ("libvirtd", "virtlogd"):
+        daemon = processes.recall(_record(state_dir, name))
+        if daemon is not None and not _lives_in(daemon.pid, network) and not guests:
+            processes.end(daemon, grace=10.0)
+
+
+def _lives_in(pid: int, network: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(f"/proc/{pid}/ns/net", network)
+    return True
+
+
+def _ensure_daemon(state_dir: Path, name: str, socket_name: str, network: Path | None) -> bool:
     """Whether the daemon had to be started."""
     address = _socket_dir(state_dir) / socket_name
     found = processes.recall(_record(state_dir, name)) or _started(state_dir, name)
@@ -225,8 +250,9 @@ def _ensure_daemon(state_dir: Path, name: str, socket_name: str) -> bool:
         daemon = [sys.executable, "-I", "-S", str(_REAPER), *daemon]
     script = "\n".join(["set -e", *mounts, "cd /", f"exec {shlex.join(daemon)}"])
     log = state_dir / "log" / f"{name}.log"
+    within = [] if network is None else ["nsenter", f"--net={network}"]
     launched = processes.spawn_detached(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        [*within, "unshare", "--mount", "--propagation", "private", "sh", "-c", script],
         log,
         {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"},
     )

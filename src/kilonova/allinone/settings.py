@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kilonova import netns
+
 HypervisorKind = Literal["libvirt", "sim"]
 NetworkingKind = Literal["neutron", "none"]
 
@@ -75,6 +77,12 @@ class CloudSettings:
     def network_url(self) -> str:
         """Base address of the Networking API, without a version."""
         return f"http://{host_in_url(self.host)}:{self.ports.network}"
+
+    @property
+    def netns(self) -> Path | None:
+        """The network namespace of the cloud's guests and bridges (the file); None: guests live in the machine's."""
+        own = self.hypervisor == "libvirt" and self.networking == "neutron"
+        return netns.path_of(f"kn-{self.cloud_id}") if own else None
 
     @property
     def log_dir(self) -> Path:

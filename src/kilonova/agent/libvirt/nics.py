@@ -6,9 +6,6 @@ A tap's alias says whose it is, so that nothing has to be remembered to find a s
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +14,11 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kilonova.errors import HostFailure
+from kilonova.netns import in_namespace
 from kilonova.nic import Nic
 
 T = TypeVar("T")
 
-_CLONE_NEWNET = 0x40000000
 _EXISTS = 17
 _GONE = (2, 19)
 """ENOENT, ENODEV"""
@@ -69,33 +66,6 @@ class Nics:
 def _with_netlink(work: Callable[[Any], T]) -> T:
     with IPRoute() as ip:
         return work(ip)
-
-
-def in_namespace(netns: Path | None, work: Callable[[], T]) -> T:
-    """Run in a thread of its own within the network namespace; the calling thread stays where it is."""
-    if netns is None:
-        return work()
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def inside() -> None:
-        try:
-            with open(netns, "rb") as file:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(file.fileno(), _CLONE_NEWNET):
-                    code = ctypes.get_errno()
-                    raise OSError(code, f"namespace {netns}: {os.strerror(code)}")
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    # Never a pool's thread: it would stay in the namespace.
-    thread = threading.Thread(target=inside, name="nics", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def _name(link: Any) -> str:
