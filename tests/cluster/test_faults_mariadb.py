@@ -35,6 +35,7 @@ from kilonova.errors import OverQuota
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings, QuotaDefaults
 from kilonova.testing.cloud import make_cloud
+from kilonova.testing.network import FakeNetworking
 from kilonova.workflows import ALL
 from kilonova.world import World
 from tests.cluster.fault_worker import HOSTS, make_images, make_runtime, service_token
@@ -63,6 +64,8 @@ class Cluster:
     workers: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     hosts: dict[str, Any] = field(default_factory=dict)
     kills: int = 0
+    network: FakeNetworking = field(default_factory=FakeNetworking)
+    """The servers here have no ports, and nobody makes one."""
 
     @property
     def db(self) -> Database:

@@ -99,10 +99,13 @@ class Gate:
         self.verbs = set(verbs)
         self.reached = asyncio.Event()
         self.open = asyncio.Event()
+        self.waiting: set[str] = set()
+        """Servers at the door."""
 
     async def before(self, host: str, verb: str, uuid: str) -> None:
         if verb in self.verbs:
             self.reached.set()
+            self.waiting.add(uuid)
             await self.open.wait()
 
     async def after(self, host: str, verb: str, uuid: str) -> None:
