@@ -52,4 +52,6 @@ class ComputeSettings:
     """Seconds that a host's network plane gets to wire a new guest's ports; 0: nobody waits for it."""
     vif_plugging_is_fatal: bool = True
     """Whether a guest whose ports are not wired in time fails on its host, instead of being started all the same."""
+    attach_timeout: float = 300.0
+    """Seconds that a client who attaches an interface is kept waiting for it."""
     quota: QuotaDefaults = field(default_factory=QuotaDefaults)

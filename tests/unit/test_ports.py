@@ -3,76 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
-from kilonova.api.app import create_app
-from kilonova.settings import ComputeSettings
 from kilonova.testing.api import Client
-from kilonova.testing.cloud import TestCloud, make_cloud
-from kilonova.testing.identity import OTHER_PROJECT, PROJECT, StaticTokens
+from kilonova.testing.cloud import TestCloud
+from kilonova.testing.identity import OTHER_PROJECT, PROJECT
 from kilonova.testing.network import FakeNetworking
-
-IMAGE = "11111111-1111-1111-1111-111111111111"
-
-
-@pytest.fixture
-def network() -> FakeNetworking:
-    return FakeNetworking()
-
-
-@pytest.fixture
-async def cloud(tmp_path: Path, network: FakeNetworking) -> AsyncIterator[TestCloud]:
-    settings = ComputeSettings(vif_plugging_timeout=5.0)
-    async with make_cloud(tmp_path, network=network, settings=settings, synchronous="OFF") as made:
-        made.images.add(IMAGE)
-        yield made
-
-
-@pytest.fixture
-async def api(cloud: TestCloud) -> AsyncIterator[Client]:
-    transport = httpx.ASGITransport(app=create_app(cloud.rt, StaticTokens()))
-    async with httpx.AsyncClient(transport=transport, base_url="http://compute.test") as http:
-        client = Client(http, cloud.rt)
-        body = {"flavor": {"name": "m1", "id": "1", "ram": 512, "vcpus": 1, "disk": 1}}
-        assert (await client("POST", "/flavors", body)).status_code == 200
-        yield client
-
-
-async def create(api: Client, networks: Any = "auto", *, version: str = "2.90", **more: Any) -> httpx.Response:
-    server = {"name": "s", "imageRef": IMAGE, "flavorRef": "1", **more}
-    if networks is not None:
-        server["networks"] = networks
-    return await api("POST", "/servers", {"server": server}, token="member", version=version)
-
-
-async def settled(api: Client, uuid: str) -> dict[str, Any]:
-    for _ in range(400):
-        answer = await api("GET", f"/servers/{uuid}", version="2.90")
-        server: dict[str, Any] = answer.json().get("server", {})
-        if answer.status_code == 404 or (
-            server["status"] in ("ACTIVE", "ERROR") and server["OS-EXT-STS:task_state"] is None
-        ):
-            return server
-        await asyncio.sleep(0.02)
-    raise AssertionError(server)
-
-
-async def booted(api: Client, networks: Any = "auto", **more: Any) -> dict[str, Any]:
-    answer = await create(api, networks, **more)
-    assert answer.status_code == 202, answer.text
-    server = await settled(api, answer.json()["server"]["id"])
-    assert server["status"] == "ACTIVE", server.get("fault")
-    return server
-
-
-async def gone(api: Client, uuid: str) -> None:
-    assert (await api("DELETE", f"/servers/{uuid}")).status_code == 204
-    assert await settled(api, uuid) == {}
+from tests.support.port_servers import IMAGE, booted, create, gone, settled
 
 
 async def test_a_server_gets_a_port_its_address_is_shown_and_nothing_is_left(

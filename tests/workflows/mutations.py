@@ -51,7 +51,7 @@ MUTATIONS = {
         "boot kills",
     ),
     "slot is free": Mutation(
-        "kilonova.compute.servers.submit", "else c.operation_id.is_(None)", "else c.uuid.isnot(None)", "stop refusals"
+        "kilonova.compute.servers.submit", "            c.operation_id.is_(None),\n", "", "stop refusals"
     ),
     "delete ends what was under way": Mutation(
         "kilonova.compute.servers.delete", "if current.operation_id is not None:", "if False:", "boot deletes"

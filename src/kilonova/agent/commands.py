@@ -95,6 +95,21 @@ class RebootArgs(msgspec.Struct, frozen=True, kw_only=True):
     spec: ServerSpec | None = None
 
 
+class AttachArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """`spec` has the NIC of port `port_id` in it."""
+
+    spec: ServerSpec
+    port_id: str
+
+
+class DetachArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """`spec` is without the NIC."""
+
+    spec: ServerSpec
+    port_id: str
+    mac: str
+
+
 async def _boot(context: Context, args: BootArgs) -> Data:
     return await _build(context, args.spec, start=args.start)
 
@@ -153,9 +168,18 @@ async def _stop(context: Context, args: StopArgs) -> Data:
     return await _state(context, args.uuid)
 
 
+async def _plug(context: Context, spec: ServerSpec) -> None:
+    """A guest that is about to start has its taps and no others: what was changed while its host was away counts too.
+
+    They live in a namespace which may not have outlived the host, or the plane.
+    """
+    if spec.nics:
+        await context.driver.ensure_plugged(spec)
+    await context.driver.ensure_unplugged(spec.uuid, keep=[nic.port_id for nic in spec.nics])
+
+
 async def _start(context: Context, args: StartArgs) -> Data:
-    if args.spec.nics:
-        await context.driver.ensure_plugged(args.spec)
+    await _plug(context, args.spec)
     await context.driver.ensure_defined(args.spec)
     await context.driver.ensure_running(args.spec.uuid)
     return await _state(context, args.spec.uuid)
@@ -163,8 +187,7 @@ async def _start(context: Context, args: StartArgs) -> Data:
 
 async def _reboot(context: Context, args: RebootArgs) -> Data:
     if args.hard and args.spec is not None:
-        if args.spec.nics:
-            await context.driver.ensure_plugged(args.spec)
+        await _plug(context, args.spec)
         await context.driver.ensure_defined(args.spec)
     await context.driver.ensure_rebooted(args.uuid, hard=args.hard, marker=args.marker, timeout=args.timeout)
     return await _state(context, args.uuid)
@@ -189,6 +212,16 @@ async def _resume(context: Context, args: StartArgs) -> Data:
     if args.spec.nics:
         await context.driver.ensure_plugged(args.spec)
     await context.driver.ensure_resumed(args.spec.uuid)
+    return await _state(context, args.spec.uuid)
+
+
+async def _attach(context: Context, args: AttachArgs) -> Data:
+    await context.driver.ensure_attached(args.spec, args.port_id)
+    return await _state(context, args.spec.uuid)
+
+
+async def _detach(context: Context, args: DetachArgs) -> Data:
+    await context.driver.ensure_detached(args.spec, args.port_id, args.mac)
     return await _state(context, args.spec.uuid)
 
 
@@ -220,6 +253,8 @@ VERBS: dict[str, Verb] = {
     "unpause": Verb(ServerArgs, _unpause),
     "suspend": Verb(ServerArgs, _suspend),
     "resume": Verb(StartArgs, _resume),
+    "attach": Verb(AttachArgs, _attach),
+    "detach": Verb(DetachArgs, _detach),
     "power_state": Verb(ServerArgs, _power_state),
 }
 

@@ -72,14 +72,14 @@ async def _ports(
     with_groups: bool,
 ) -> tuple[list[PortRequest], bool]:
     if isinstance(networks, str) or not networks:
-        found = await _available(api, ctx.project_id, ready=networks == "auto")
+        found = await available(api, ctx.project_id, ready=networks == "auto")
         if len(found) > 1:
             raise Conflict(
                 "More than one possible network found. Specify network ID(s) to select which one(s) to connect to."
             )
         if not found:
             return [], networks == "auto"
-        _check_network(found[0], external_allowed, with_groups)
+        check_network(found[0], external_allowed, with_groups)
         return [_request(found[0]["id"])], False
     _check_count(networks, max_count)
     ports, known = await asyncio.gather(
@@ -92,7 +92,7 @@ async def _ports(
         if asked.get("port"):
             made.append(_request(by_id[asked["port"]]["network_id"], port_id=asked["port"], tag=asked.get("tag")))
             continue
-        _check_network(known[asked["uuid"]], external_allowed, with_groups)
+        check_network(known[asked["uuid"]], external_allowed, with_groups)
         made.append(_request(asked["uuid"], fixed_ip=asked.get("fixed_ip"), tag=asked.get("tag")))
     await asyncio.gather(*(_check_address(api, request) for request in made if request["fixed_ip"]))
     return made, False
@@ -122,7 +122,14 @@ async def usable_port(api: Networking, ctx: RequestContext, port_id: str) -> Doc
         port = await api.show("ports", port_id)
     except NotFound:
         raise Invalid(f"Port id {port_id} could not be found.") from None
-    if port["project_id"] != ctx.project_id and not ctx.is_admin:
+    check_port(port, ctx.project_id, ctx.is_admin)
+    return port
+
+
+def check_port(port: Document, project_id: str, is_admin: bool) -> None:
+    """Raises Invalid, Conflict unless the project's servers may take this port."""
+    port_id = port["id"]
+    if port["project_id"] != project_id and not is_admin:
         raise Invalid(f"Port {port_id} not usable: it belongs to another project.")
     if port.get("device_id"):
         raise Conflict(f"Port {port_id} is still in use.")
@@ -134,7 +141,6 @@ async def usable_port(api: Networking, ctx: RequestContext, port_id: str) -> Doc
         raise Invalid(
             f"Port {port_id} has vnic_type {port['binding:vnic_type']}; hosts of this cloud can only plug 'normal'."
         )
-    return port
 
 
 async def visible(api: Networking, project_id: str, ids: Sequence[str]) -> dict[str, Document]:
@@ -160,7 +166,7 @@ async def _granted(api: Networking, network_id: str, project_id: str) -> bool:
     return any(p["action"] == "access_as_shared" and p["target_tenant"] in (project_id, "*") for p in policies)
 
 
-async def _available(api: Networking, project_id: str, *, ready: bool) -> list[Document]:
+async def available(api: Networking, project_id: str, *, ready: bool) -> list[Document]:
     """The networks that the project owns, and those shared with all."""
     own, shared = await asyncio.gather(
         api.find("networks", {"project_id": project_id, "shared": False}), api.find("networks", {"shared": True})
@@ -169,7 +175,8 @@ async def _available(api: Networking, project_id: str, *, ready: bool) -> list[D
     return [network for network in known.values() if network.get("admin_state_up") or not ready]
 
 
-def _check_network(network: Document, external_allowed: bool, with_groups: bool) -> None:
+def check_network(network: Document, external_allowed: bool, with_groups: bool) -> None:
+    """Raises Invalid, Forbidden unless servers may have ports on it."""
     if not network.get("subnets"):
         raise Invalid(f"Network {network['id']} requires a subnet in order to boot instances on.")
     if network.get("router:external") and not network.get("shared") and not external_allowed:
@@ -210,10 +217,16 @@ def find_group(found: Sequence[Document], asked: str) -> Document:
 
 
 async def _fits(api: Networking, project_id: str, needed: int, min_count: int, max_count: int) -> int | None:
+    room = await room_for_ports(api, project_id, needed * min_count)
+    return None if room is None else min(room // needed, max_count)
+
+
+async def room_for_ports(api: Networking, project_id: str, needed: int) -> int | None:
+    """How many more ports the project may have; None: any number. Raises OverQuota for fewer than `needed`."""
     port = (await api.quota(project_id)).get("port", {"limit": -1, "used": 0})
     if port["limit"] < 0:
         return None
-    count = max(port["limit"] - port["used"], 0) // needed
-    if count < min_count:
+    room = max(port["limit"] - port["used"], 0)
+    if room < needed:
         raise OverQuota("Maximum number of ports exceeded")
-    return min(count, max_count)
+    return room

@@ -112,6 +112,8 @@ class Engine(Generic[E]):
             except Exception:
                 # The database went away or there is a fault in a workflow: the lease runs out and it is tried again.
                 log.exception("operation interrupted", operation=operation.id, kind=operation.kind)
+            for following in run.wakes:
+                self.wake(following)
 
     async def _sweep_loop(self) -> None:
         while True:

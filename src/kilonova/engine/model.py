@@ -73,6 +73,8 @@ class Run(Generic[E]):
     """Of the effect under way; part of a command's key, lest a journal answers with an earlier transient failure."""
     failure: Failure | None = None
     report: Callable[[str, int], Awaitable[None]] | None = None
+    wakes: tuple[int, ...] = ()
+    """Operations that can be claimed once this one's last transaction is through."""
     scratch: Data = field(default_factory=dict)
     """Kept in memory for this run only."""
 

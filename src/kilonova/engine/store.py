@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import operation_steps, operations
-from kilonova.db.tables.operations import OPEN
+from kilonova.db.tables.operations import OPEN, QUEUED
 from kilonova.db.types import database_seconds
 from kilonova.engine.model import Fenced, Operation, Run
 
@@ -51,7 +51,9 @@ async def insert(
     secrets: dict[str, Any] | None = None,
     state: str = "ready",
 ) -> int:
-    """Insert one operation and return its id. `state='done'` records an action that was over at once."""
+    """Insert one operation and return its id. `state`: 'done' records an action that was over at once,
+    'queued' one that nobody begins before it is its turn.
+    """
     values = {
         "kind": kind,
         "action": action,
@@ -84,7 +86,7 @@ async def supersede(tx: Tx, operation_id: int, now: dt.datetime, error: str) -> 
     """End an operation from outside. Whoever runs it meets the fence at its next commit."""
     await tx.execute(
         sa.update(operations)
-        .where(operations.c.id == operation_id, operations.c.state.in_((*OPEN, "stuck")))
+        .where(operations.c.id == operation_id, operations.c.state.in_((*OPEN, QUEUED, "stuck")))
         .values(
             state="superseded",
             owner=None,
@@ -95,6 +97,50 @@ async def supersede(tx: Tx, operation_id: int, now: dt.datetime, error: str) -> 
             finished_at=now,
         )
     )
+
+
+async def put_in_queue(tx: Tx, operation_id: int) -> None:
+    """An operation that was inserted in this transaction waits for its turn."""
+    await tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(state=QUEUED))
+
+
+async def set_data(tx: Tx, operation_id: int, data: dict[str, Any]) -> None:
+    """The parameters of an operation that was inserted in this transaction."""
+    await tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(data=data))
+
+
+async def queued(tx: Tx, server_uuid: str) -> list[int]:
+    """The operations that wait for their turn on this server, in their order."""
+    c = operations.c
+    rows = await tx.execute(sa.select(c.id).where(c.server_uuid == server_uuid, c.state == QUEUED).order_by(c.id))
+    return [row.id for row in rows]
+
+
+async def begin_queued(tx: Tx, operation_id: int) -> None:
+    """It is its turn: from now on it can be claimed."""
+    await tx.execute(
+        sa.update(operations).where(operations.c.id == operation_id, operations.c.state == QUEUED).values(state="ready")
+    )
+
+
+async def supersede_queued(tx: Tx, server_uuid: str, now: dt.datetime, error: str) -> None:
+    """End all that wait for their turn on this server."""
+    await tx.execute(
+        sa.update(operations)
+        .where(operations.c.server_uuid == server_uuid, operations.c.state == QUEUED)
+        .values(state="superseded", secrets=None, error=error, updated_at=now, finished_at=now)
+    )
+
+
+async def outcome(db: Database, operation_id: int) -> tuple[str, str | None, dict[str, Any]] | None:
+    """(state, error, data) of an operation."""
+
+    async def work(tx: Tx) -> tuple[str, str | None, dict[str, Any]] | None:
+        c = operations.c
+        row = (await tx.execute(sa.select(c.state, c.error, c.data).where(c.id == operation_id))).first()
+        return (row.state, row.error, row.data) if row else None
+
+    return await db.read(work)
 
 
 async def claim(db: Database, operation_id: int, owner: str, lease: float) -> Operation | None:

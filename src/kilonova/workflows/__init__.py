@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from kilonova.engine.model import Workflow
-from kilonova.workflows import boot, boot_with_ports, delete, power, reboot, rebuild
+from kilonova.workflows import (
+    attach_interface,
+    boot,
+    boot_with_ports,
+    delete,
+    detach_interface,
+    power,
+    reboot,
+    rebuild,
+)
 from kilonova.workflows.env import Env
 
 ALL: dict[str, Workflow[Env]] = {
@@ -14,6 +23,8 @@ ALL: dict[str, Workflow[Env]] = {
         delete.WORKFLOW,
         reboot.WORKFLOW,
         rebuild.WORKFLOW,
+        attach_interface.WORKFLOW,
+        detach_interface.WORKFLOW,
         *power.WORKFLOWS,
     )
 }

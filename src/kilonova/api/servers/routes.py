@@ -98,6 +98,8 @@ ROUTES: tuple[Route | Action, ...] = (
     route("GET", _IPS + "/{network}", ips.show, "server-ips:show"),
     route("GET", _INTERFACES, interfaces.index, "interfaces:index"),
     route("GET", _INTERFACES + "/{id}", interfaces.show, "interfaces:show"),
+    route("POST", _INTERFACES, interfaces.create, "interfaces:create", body=schemas.INTERFACE_ATTACH),
+    route("DELETE", _INTERFACES + "/{id}", interfaces.delete, "interfaces:delete", status=202),
     route("GET", _GROUPS, interfaces.security_groups, "server-security-groups:index"),
     route("GET", _ACTIONS, instance_actions.index, "instance-actions:index", query=schemas.INSTANCE_ACTIONS),
     route("GET", _ACTIONS + "/{id}", instance_actions.show, "instance-actions:show"),

@@ -261,3 +261,25 @@ INSTANCE_ACTIONS = QuerySchema(
     Field("changes-before", _single({"type": "string", "format": "date-time"}), since="2.66"),
     open_until="2.57",
 )
+
+INTERFACE_ATTACH = Schema(
+    Object(
+        Field(
+            "interfaceAttachment",
+            Object(
+                Field("net_id", UUID),
+                Field("port_id", UUID),
+                Field(
+                    "fixed_ips",
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 1,
+                        "items": Object(Field("ip_address", IP, required=True)),
+                    },
+                ),
+                Field("tag", TAG, since="2.49"),
+            ),
+        )
+    )
+)

@@ -26,6 +26,7 @@ async def delete(rt: Runtime, ctx: RequestContext, server: Server, *, force: boo
             return current.operation_id
         if current.operation_id is not None:
             await store.supersede(tx, current.operation_id, now, "The server was deleted.")
+            await store.supersede_queued(tx, server.uuid, now, "The server was deleted.")
         operation_id = await store.insert(
             tx,
             kind="delete",

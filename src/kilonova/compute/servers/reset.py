@@ -22,6 +22,7 @@ async def reset_state(rt: Runtime, ctx: RequestContext, server: Server, vm_state
             raise NotFound(f"Instance {server.uuid} could not be found.")
         if current.operation_id is not None:
             await store.supersede(tx, current.operation_id, now, "An administrator reset the server's state.")
+            await store.supersede_queued(tx, server.uuid, now, "An administrator reset the server's state.")
         await servers.update(
             tx,
             server.uuid,

@@ -9,6 +9,8 @@ from kilonova.db.types import DateTime, Id, Json, LongText, Name, Uuid
 
 OPEN = ("ready", "running")
 """States of an operation that goes on."""
+QUEUED = "queued"
+"""Waits for its server's slot, behind an operation that others may queue after."""
 
 operations = sa.Table(
     "instance_actions",
@@ -20,7 +22,7 @@ operations = sa.Table(
     sa.Column("project_id", Name, nullable=False),
     sa.Column("user_id", Name, nullable=False),
     sa.Column("request_id", sa.String(64), nullable=False),
-    sa.Column("state", sa.String(16), nullable=False, comment="ready running done failed superseded stuck"),
+    sa.Column("state", sa.String(16), nullable=False, comment="queued ready running done failed superseded stuck"),
     sa.Column("phase", sa.String(8), nullable=False, server_default="do", comment="do or undo"),
     sa.Column("step", sa.Integer, nullable=False, server_default="0", comment="Index of the step to do or undo next"),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0", comment="Grows when steps are done anew"),

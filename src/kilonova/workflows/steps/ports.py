@@ -64,6 +64,24 @@ def foreign_ports(server: Server) -> set[str]:
     return {request["port_id"] for request in asked if request.get("port_id")}
 
 
+def requests_of(server: Server) -> list[PortRequest]:
+    """What the server's ports were asked for as, each with the `place` that names it for its MAC."""
+    asked = server.requested_networks
+    if asked == "auto":
+        known = network_info.nics_of(server.network_info)
+        asked = [{"network_id": nic.network_id, "port_id": None, "fixed_ip": None, "tag": nic.tag} for nic in known]
+    if not isinstance(asked, list):
+        return []
+    return [{"place": str(number), **request} for number, request in enumerate(asked)]
+
+
+def is_of(server_uuid: str, request: PortRequest, port_id: str, mac: str) -> bool:
+    """Whether this port is what the request came to."""
+    if request["port_id"]:
+        return bool(request["port_id"] == port_id)
+    return mac in (mac_of(server_uuid, request["place"], salt) for salt in range(SALTS))
+
+
 def may_have_ports(server: Server) -> bool:
     return server.requested_networks not in (None, "none", []) or bool(server.network_info)
 
@@ -194,11 +212,9 @@ async def _nothing() -> list[Document]:
 
 def _tags(server: Server, ports: Iterable[Document]) -> dict[str, str | None]:
     known = {nic.port_id: nic.tag for nic in network_info.nics_of(server.network_info)}
-    asked = server.requested_networks if isinstance(server.requested_networks, list) else []
+    asked = requests_of(server)
     places = {
-        mac_of(server.uuid, request.get("place") or str(n), salt): request.get("tag")
-        for n, request in enumerate(asked)
-        for salt in range(SALTS)
+        mac_of(server.uuid, request["place"], salt): request.get("tag") for request in asked for salt in range(SALTS)
     }
     own = {request["port_id"]: request.get("tag") for request in asked if request.get("port_id")}
     return {p["id"]: known.get(p["id"]) or own.get(p["id"]) or places.get(p["mac_address"]) for p in ports}

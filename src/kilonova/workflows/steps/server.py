@@ -11,6 +11,7 @@ from kilonova.compute import network_info
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
+from kilonova.engine import store
 from kilonova.engine.model import Data, Fenced, Run
 from kilonova.settings import ComputeSettings
 from kilonova.workflows.env import Env
@@ -34,6 +35,19 @@ async def change(tx: Tx, run: Run[Env], **values: Any) -> None:
 async def settle(tx: Tx, run: Run[Env], **values: Any) -> None:
     """The same, and give the slot back."""
     await change(tx, run, operation_id=None, task_state=None, **values)
+
+
+async def pass_on(tx: Tx, run: Run[Env], **values: Any) -> None:
+    """Change the server, and give its slot to the operation that has waited longest for it, if there is one."""
+    # The lock keeps others from queueing behind an operation that ends just now.
+    server = await servers.get(tx, run.server_uuid, lock=True)
+    if server is None or server.operation_id != run.id:
+        raise Fenced
+    waiting = await store.queued(tx, run.server_uuid)
+    await change(tx, run, operation_id=waiting[0] if waiting else None, **values)
+    if waiting:
+        await store.begin_queued(tx, waiting[0])
+    run.wakes = tuple(waiting[:1])
 
 
 def fault(run: Run[Env], *, code: int = 500) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def upgrade() -> None:
         sa.Column("project_id", sa.String(length=255), nullable=False),
         sa.Column("user_id", sa.String(length=255), nullable=False),
         sa.Column("request_id", sa.String(length=64), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False, comment="ready running done failed superseded stuck"),
+        sa.Column(
+            "state", sa.String(length=16), nullable=False, comment="queued ready running done failed superseded stuck"
+        ),
         sa.Column("phase", sa.String(length=8), server_default="do", nullable=False, comment="do or undo"),
         sa.Column(
             "step", sa.Integer(), server_default="0", nullable=False, comment="Index of the step to do or undo next"
