@@ -128,7 +128,7 @@ network_driver() {
 
 warm() {
     local began stamp
-    stamp=$(cat .services/{keystone,glance,neutron}/stamp)
+    stamp=$(stamp_of .services/{keystone,glance,neutron}/stamp src/kilonova/allinone/inside.py)
     [ "$(cat .services/warm 2>/dev/null)" = "$stamp" ] && return 0
     began=$(now)
     quietly .venv/bin/python -m kilonova.allinone.warm || fail "the services cannot be built (see above)"

@@ -20,9 +20,9 @@ from kilonova.agent.journal import Journal, host_lock
 from kilonova.agent.report import Ticker
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
-from kilonova.allinone import external
+from kilonova.allinone import external, uplink
 from kilonova.allinone.neutron import hints_address
-from kilonova.allinone.settings import CloudSettings
+from kilonova.allinone.settings import CloudSettings, host_in_url
 from kilonova.api.app import create_app
 from kilonova.api.settings import ApiSettings
 from kilonova.bus.memory import MemoryBus
@@ -33,8 +33,13 @@ from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
 from kilonova.db import schema
 from kilonova.db.engine import Database
+from kilonova.network.desired import plans
 from kilonova.network.link import NetworkService
 from kilonova.network.outline import outlines
+from kilonova.network.plane.links import Site
+from kilonova.network.plane.metadata_proxy import MetadataService
+from kilonova.network.plane.plane import Plane
+from kilonova.network.plane.shell import Shell
 from kilonova.network.rest import NeutronRest
 from kilonova.network.role import FULL_READ
 from kilonova.network.sim_plane import SimPlanes
@@ -168,13 +173,34 @@ class Roles:
         stack.push_async_callback(rest.close)
         await external.ensure_content(rest, external.external_range(settings.cloud_id))
         self._network = NetworkService(
-            rest, rt.bus, rt.world, compute=outlines, hints_address=hints_address(settings), full_read=FULL_READ
+            rest,
+            rt.bus,
+            rt.world,
+            compute=outlines if settings.netns is None else plans,
+            hints_address=hints_address(settings),
+            full_read=FULL_READ,
         )
         await self._network.start()
         stack.push_async_callback(self._network.stop)
-        planes = SimPlanes(rt.bus, rt.world, self._hosts)
+        planes = SimPlanes(rt.bus, rt.world, self._hosts) if settings.netns is None else self._plane(rt, settings.netns)
         await planes.start()
         stack.push_async_callback(planes.stop)
+
+    def _plane(self, rt: Runtime, space: Path) -> Plane:
+        settings = self.settings
+        metadata = f"http://{host_in_url(settings.host)}:{settings.ports.metadata}"
+        return Plane(
+            rt.bus,
+            rt.world,
+            host=self._hosts[0],
+            space=space.name,
+            directory=settings.plane_dir,
+            site=Site(uplinks={external.NAME: uplink.DEVICE}),
+            metadata=MetadataService(url=metadata, secret=settings.metadata_secret),
+            prepare=lambda: uplink.ensure(
+                Shell(), settings.cloud_id, space.name, external.external_range(settings.cloud_id)
+            ),
+        )
 
     async def _start_api(
         self, stack: contextlib.AsyncExitStack, rt: Runtime, tokens: IdentityTokens, api: ApiSettings

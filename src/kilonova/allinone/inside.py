@@ -282,14 +282,32 @@ def _alembic_heads(database: Path) -> set[str]:
         connection.close()
 
 
+_DEFAULT_RULES = [
+    {"direction": direction, "ethertype": ethertype, "remote_group_id": group, "used_in_non_default_sg": not group}
+    for direction, group in (("egress", None), ("ingress", "PARENT"))
+    for ethertype in ("IPv4", "IPv6")
+]
+"""Of which Neutron makes a new security group's rules: all may leave; in a project's default group members enter."""
+
+
 def _create_network_schema(database: Path, heads: set[str]) -> None:
     """From the models: Neutron's migrations alter constraints, which SQLite cannot. The heads go in last of all."""
+    import uuid
+
     import sqlalchemy
     from neutron.db.migration.models import head
 
     engine = sqlalchemy.create_engine(f"sqlite:///{database}")
-    head.get_metadata().create_all(engine)
+    metadata = head.get_metadata()
+    metadata.create_all(engine)
     with engine.begin() as connection:
+        rules = metadata.tables["securitygroupdefaultrules"]
+        connection.execute(rules.delete())
+        for rule in _DEFAULT_RULES:
+            attributes = metadata.tables["standardattributes"].insert().values(resource_type=rules.name)
+            key: Any = connection.execute(attributes).inserted_primary_key
+            values = {"id": str(uuid.uuid4()), "standard_attr_id": key[0], "used_in_default_sg": True}
+            connection.execute(rules.insert().values(values | rule))
         connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)")
         for version in sorted(heads):
             connection.exec_driver_sql("INSERT INTO alembic_version (version_num) VALUES (?)", (version,))

@@ -66,6 +66,8 @@ class CloudSettings:
     networking: NetworkingKind = "none"
     network_password: str = ""
     """Of the user `neutron`, as whom the role `network` reads and reports."""
+    metadata_secret: str = ""
+    """With which the plane's proxies sign what they ask the metadata service."""
     region: str = REGION
 
     @property
@@ -82,7 +84,12 @@ class CloudSettings:
     def netns(self) -> Path | None:
         """The network namespace of the cloud's guests and bridges (the file); None: guests live in the machine's."""
         own = self.hypervisor == "libvirt" and self.networking == "neutron"
-        return netns.path_of(f"kn-{self.cloud_id}") if own else None
+        return netns.path_of(netns_name(self.cloud_id)) if own else None
+
+    @property
+    def plane_dir(self) -> Path:
+        """What serves in the cloud's other namespaces (dnsmasq, radvd) has its files here."""
+        return plane_dir(self.state_dir)
 
     @property
     def log_dir(self) -> Path:
@@ -93,6 +100,16 @@ class CloudSettings:
     def data_dir(self) -> Path:
         """Where our own roles keep what must survive a restart (database, journals, disks)."""
         return self.state_dir / "kilonova"
+
+
+def netns_name(cloud_id: str) -> str:
+    """The name of the namespace of a cloud's guests; those of its networks and routers begin with it."""
+    return f"kn-{cloud_id}"
+
+
+def plane_dir(state_dir: Path) -> Path:
+    """Files of the cloud's network plane."""
+    return state_dir / "network/plane"
 
 
 def host_in_url(address: str) -> str:

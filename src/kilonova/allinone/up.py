@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kilonova import config
-from kilonova.allinone import libvirtd, processes, state
+from kilonova import config, netns
+from kilonova.allinone import libvirtd, processes, state, uplink
 from kilonova.allinone.cloud import Cloud
 from kilonova.allinone.errors import CloudError, from_os_error
 from kilonova.allinone.settings import (
@@ -23,8 +23,14 @@ from kilonova.allinone.settings import (
     Ports,
     advertised_host,
     host_in_url,
+    netns_name,
+    plane_dir,
 )
 from kilonova.allinone.status import read_report
+from kilonova.errors import HostFailure
+from kilonova.network.plane.apply import remove_everything
+from kilonova.network.plane.names import Spaces
+from kilonova.network.plane.shell import Shell
 
 Say = Callable[[str], None]
 
@@ -99,6 +105,7 @@ def make_settings(options: UpOptions, opened: state.StateDir, hypervisor: Hyperv
         config_files=options.config_files,
         networking=options.networking,
         network_password=opened.secrets.neutron,
+        metadata_secret=opened.secrets.shared,
     )
 
 
@@ -111,9 +118,6 @@ def run_up(options: UpOptions, *, say: Say, on_ready: Callable[[CloudSettings], 
         with state.held(opened.path):
             hypervisor = choose_hypervisor(options.hypervisor, say)
             settings = make_settings(options, opened, hypervisor)
-            if settings.networking == "neutron" and hypervisor == "libvirt":
-                # As long as real hosts have no plane of their own (roles.py starts pretended ones).
-                say("SIMULATED DATA PLANE: ports become ACTIVE, but nothing is wired.")
             cloud = Cloud(settings, opened.secrets, options=options.as_dict(), progress=say)
             _run(_up(cloud, settings, say, on_ready))
     except OSError as error:
@@ -178,6 +182,18 @@ def up_detached(options: UpOptions, *, say: Say) -> CloudSettings:
     return make_settings(options, opened, hypervisor)
 
 
+def remove_network(state_dir: Path) -> None:
+    """The cloud's namespaces, and what serves in them, are gone. Raises CloudError."""
+    cloud_id = state.open_state_dir(state_dir).layout.cloud_id
+    if not netns.exists(netns_name(cloud_id)):
+        return
+    try:
+        uplink.remove(Shell(), cloud_id)
+        remove_everything(Spaces(netns_name(cloud_id)), plane_dir(state_dir))
+    except HostFailure as error:
+        raise CloudError(f"the cloud's network could not be removed: {error.details or error.message}") from error
+
+
 def _follow(state_dir: Path, owner: processes.ProcessId | None, log: Path, offset: int, say: Say) -> None:
     """Repeat what the detached process says until it is ready. Raises CloudError with the reason it gives."""
     reason: list[str] = []
@@ -218,6 +234,7 @@ def run_down(state_dir: Path, *, stop_guests: bool, say: Say) -> None:
     guests = libvirtd.guest_pids(state_dir)
     if stop_guests or not guests:
         libvirtd.stop_libvirtd(state_dir, guests=stop_guests)
+        remove_network(state_dir)
     if not ended and not (stop_guests and guests):
         say("nothing was running")
     elif "up" in ended:

@@ -34,6 +34,8 @@ def main() -> None:
 
 
 def _warm(spec: ServiceSpec) -> None:
+    # An earlier one is what would be copied.
+    template_path(spec.name).unlink(missing_ok=True)
     content = json.dumps({**spec.stdin, "parent": os.getpid(), "serve": False})
     built = subprocess.run(spec.command, input=content, capture_output=True, text=True, timeout=300, check=False)
     if built.returncode != 0:
