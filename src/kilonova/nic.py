@@ -47,7 +47,6 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     """By which the guest recognises the device."""
     ours: bool = True
     """We made the port, and delete it with the server; a user's own is given back."""
-    active: bool = False
     subnets: tuple[Subnet, ...] = ()
 
     @property

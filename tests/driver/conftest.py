@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kilonova import netns
 from kilonova.allinone.libvirtd import ensure_libvirtd, probe_hypervisor, stop_libvirtd
 from kilonova.guest.build import build_image
+from tests.driver.libvirt_rig import NAMESPACE
 
 _CACHE = Path(os.environ.get("KILONOVA_TEST_CACHE", Path(__file__).parents[2] / ".cache")) / "guest"
 
@@ -26,6 +28,7 @@ def libvirt_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if unavailable is not None:
         pytest.skip(unavailable.message)
     state = tmp_path_factory.mktemp("libvirt")
-    ensure_libvirtd(state)
+    ensure_libvirtd(state, NAMESPACE)
     yield state
     stop_libvirtd(state, guests=True)
+    netns.remove(NAMESPACE.name)

@@ -19,6 +19,7 @@ import pytest
 
 from kilonova.agent.driver import Driver, GuestEvent, ImageSpec, PowerState, Secrets, ServerSpec
 from kilonova.errors import HostFailure, Invalid, Transient
+from kilonova.nic import Nic
 
 DEPLOYMENT = "contract"
 NO_SECRETS = Secrets()
@@ -63,6 +64,18 @@ class Rig(abc.ABC):
         """The guest says 'guest ready' once more than when this was last called."""
 
     @abc.abstractmethod
+    async def until_said(self, driver: Driver, uuid: str, text: str) -> None:
+        """The guest has said this on its console."""
+
+    @abc.abstractmethod
+    async def taps(self, uuid: str) -> list[str]:
+        """Names of the server's taps that are plugged on the host."""
+
+    @abc.abstractmethod
+    async def lose_taps(self, uuid: str) -> None:
+        """They are gone, as with a network namespace that somebody deletes."""
+
+    @abc.abstractmethod
     async def run_of(self, uuid: str) -> object:
         """What names the time since the guest was last started; None when it is off."""
 
@@ -84,6 +97,11 @@ class Rig(abc.ABC):
             hash_value=digest,
         )
         return msgspec.structs.replace(image, **changes)
+
+    def nic(self) -> Nic:
+        port, network = uuid.uuid4(), uuid.uuid4()
+        mac = "fa:16:3e:" + ":".join(f"{byte:02x}" for byte in port.bytes[:3])
+        return Nic(port_id=str(port), mac=mac, network_id=str(network), mtu=1450, vif_type="bridge")
 
     def spec(self, **changes: Any) -> ServerSpec:
         number = uuid.uuid4()
@@ -398,6 +416,66 @@ class DriverContract:
         await driver.ensure_disks_absent(spec.uuid, keep_console_log=True)
         await driver.ensure_disks_absent(spec.uuid)
         assert await rig.left() == []
+
+    # -- network
+
+    async def test_nics_come_and_go_with_a_running_guest_seeing_it(self, rig: Rig, driver: Driver) -> None:
+        first, second = rig.nic(), rig.nic()
+        one = rig.spec(nics=(first,))
+        both = msgspec.structs.replace(one, nics=(first, second))
+        await driver.ensure_plugged(one)
+        await build(rig, driver, one)
+        await rig.until_ready(driver, one.uuid)
+        for _ in range(2):
+            await driver.ensure_attached(both, second.port_id)
+        assert await rig.taps(one.uuid) == sorted([first.tap, second.tap])
+        await rig.until_said(driver, one.uuid, f" {second.mac}")
+        for _ in range(2):
+            await driver.ensure_detached(one, second.port_id, second.mac)
+        assert await rig.taps(one.uuid) == [first.tap]
+        await rig.until_said(driver, one.uuid, "nic removed")
+        # It is as it was: what is started next has the first one alone.
+        await driver.ensure_rebooted(one.uuid, hard=True, marker="m", timeout=0)
+        assert await rig.taps(one.uuid) == [first.tap]
+        await driver.ensure_absent(one.uuid)
+        await driver.ensure_unplugged(one.uuid)
+        assert await rig.taps(one.uuid) == []
+
+    async def test_a_nic_attached_to_a_guest_that_is_off_is_there_when_it_starts(
+        self, rig: Rig, driver: Driver
+    ) -> None:
+        nic = rig.nic()
+        without = rig.spec()
+        await build(rig, driver, without, start=False)
+        await driver.ensure_attached(msgspec.structs.replace(without, nics=(nic,)), nic.port_id)
+        await driver.ensure_running(without.uuid)
+        assert await rig.taps(without.uuid) == [nic.tap]
+        await driver.ensure_stopped(without.uuid, 0)
+        await driver.ensure_detached(without, nic.port_id, nic.mac)
+        assert await rig.taps(without.uuid) == []
+        await driver.ensure_running(without.uuid)
+
+    async def test_a_guest_whose_taps_are_lost_starts_once_they_are_plugged_again(
+        self, rig: Rig, driver: Driver
+    ) -> None:
+        spec = rig.spec(nics=(rig.nic(), rig.nic()))
+        await driver.ensure_plugged(spec)
+        await build(rig, driver, spec)
+        await driver.ensure_stopped(spec.uuid, 0)
+        await rig.lose_taps(spec.uuid)
+        with pytest.raises((HostFailure, Transient)):
+            await driver.ensure_running(spec.uuid)
+        await driver.ensure_plugged(spec)
+        await driver.ensure_running(spec.uuid)
+        assert await rig.taps(spec.uuid) == sorted(nic.tap for nic in spec.nics)
+
+    async def test_taps_of_other_ports_than_those_to_keep_are_unplugged(self, rig: Rig, driver: Driver) -> None:
+        kept, other = rig.nic(), rig.nic()
+        spec = rig.spec(nics=(kept, other))
+        await driver.ensure_plugged(spec)
+        for _ in range(2):
+            await driver.ensure_unplugged(spec.uuid, keep=[kept.port_id])
+            assert await rig.taps(spec.uuid) == [kept.tap]
 
     # -- agents that come and go
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import libvirt
 
+from kilonova import netns
 from kilonova.agent.driver import Driver, ImageSpec
 from kilonova.agent.libvirt import LibvirtDriver, LibvirtOptions
 from kilonova.agent.libvirt.disks import BASE
 from tests.driver.contract import DEPLOYMENT, Rig, Source
 
+NAMESPACE = netns.path_of(f"kilonova-test-{os.getpid()}")
 READY_SECONDS = 240
 """A boot takes 6 s on an idle machine, and minutes on one that is very busy."""
 
@@ -22,11 +26,12 @@ READY_SECONDS = 240
 class LibvirtRig(Rig):
     """`uri` is a libvirt that nobody else uses; `directory` is ours alone."""
 
-    def __init__(self, uri: str, directory: Path, image: Path) -> None:
+    def __init__(self, uri: str, directory: Path, image: Path, network: Path | None = None) -> None:
+        """`network`: the namespace that this libvirt's guests live in."""
         self.directory = directory
         self.source = Source(image)
         self.options = LibvirtOptions(
-            state_path=directory / "instances", deployment_id=DEPLOYMENT, uri=uri, host_name="host-1"
+            state_path=directory / "instances", deployment_id=DEPLOYMENT, uri=uri, host_name="host-1", netns=network
         )
         self._seen: dict[str, int] = {}
 
@@ -45,6 +50,23 @@ class LibvirtRig(Rig):
             while (await driver.console_output(uuid, None)).count("guest ready") < wanted:
                 await asyncio.sleep(0.25)
         self._seen[uuid] = wanted
+
+    async def until_said(self, driver: Driver, uuid: str, text: str) -> None:
+        async with asyncio.timeout(READY_SECONDS):
+            while text not in await driver.console_output(uuid, None):
+                await asyncio.sleep(0.25)
+
+    async def taps(self, uuid: str) -> list[str]:
+        links = json.loads(await self._ip("-j", "link", "show"))
+        return sorted(link["ifname"] for link in links if link.get("ifalias", "").endswith(f"/{uuid}"))
+
+    async def lose_taps(self, uuid: str) -> None:
+        for tap in await self.taps(uuid):
+            await self._ip("link", "delete", tap)
+
+    async def _ip(self, *arguments: str) -> str:
+        assert self.options.netns is not None
+        return await _output("ip", "-n", self.options.netns.name, *arguments)
 
     async def run_of(self, uuid: str) -> object:
         told = (await self.virsh("domid", uuid)).strip()
@@ -67,14 +89,7 @@ class LibvirtRig(Rig):
         return sorted(domains) + sorted(files) + sorted(parts)
 
     async def virsh(self, *arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *("virsh", "-q", "-c", self.options.uri, *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
-        return out.decode()
+        return await _output("virsh", "-q", "-c", self.options.uri, *arguments)
 
     def clean(self) -> None:
         """Everything of the test goes, also what the driver would not touch."""
@@ -85,3 +100,12 @@ class LibvirtRig(Rig):
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
         connection.close()
         shutil.rmtree(self.options.state_path, ignore_errors=True)
+
+
+async def _output(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()

@@ -21,7 +21,7 @@ from kilonova.agent.libvirt.disks import BASE
 from kilonova.allinone.libvirtd import ensure_libvirtd, guest_pids, libvirt_uri, running
 from kilonova.errors import HostFailure, Invalid, Transient
 from tests.driver.contract import build, driver, no_progress, remove, started
-from tests.driver.libvirt_rig import LibvirtRig
+from tests.driver.libvirt_rig import NAMESPACE, LibvirtRig
 
 __all__ = ["driver"]
 
@@ -32,7 +32,7 @@ SEED = int(os.environ.get("KILONOVA_SEED", time.time_ns() % 1_000_000))
 
 @pytest.fixture
 def rig(libvirt_state: Path, tmp_path: Path, guest_image: Path) -> Iterator[LibvirtRig]:
-    rig = LibvirtRig(libvirt_uri(libvirt_state), tmp_path, guest_image)
+    rig = LibvirtRig(libvirt_uri(libvirt_state), tmp_path, guest_image, NAMESPACE)
     yield rig
     rig.clean()
 
@@ -168,7 +168,7 @@ async def test_guests_and_driver_outlive_libvirtd(
         for _ in range(2):
             with pytest.raises(Transient, match="libvirt"):
                 await driver.ensure_stopped(spec.uuid, 0)
-        await asyncio.to_thread(ensure_libvirtd, libvirt_state)
+        await asyncio.to_thread(ensure_libvirtd, libvirt_state, NAMESPACE)
         while True:
             with contextlib.suppress(Transient):
                 assert await driver.power_state(spec.uuid) is PowerState.RUNNING
@@ -179,7 +179,7 @@ async def test_guests_and_driver_outlive_libvirtd(
         while (await asyncio.wait_for(heard.get(), 30)).power_state is not PowerState.PAUSED:
             pass
     finally:
-        await asyncio.to_thread(ensure_libvirtd, libvirt_state)
+        await asyncio.to_thread(ensure_libvirtd, libvirt_state, NAMESPACE)
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
@@ -288,3 +288,20 @@ async def test_a_guest_on_machine_type_q35_starts_with_its_config_drive(rig: Lib
     disks = await rig.virsh("domblklist", spec.uuid)
     assert "disk.config" in disks
     assert "sda" in disks
+
+
+async def test_a_guest_that_does_not_let_go_of_a_nic_keeps_it(rig: LibvirtRig, driver: Driver) -> None:
+    """A paused one cannot; asked again when it runs, it does."""
+    nic = rig.nic()
+    spec = rig.spec(nics=(nic,))
+    without = msgspec.structs.replace(spec, nics=())
+    await driver.ensure_plugged(spec)
+    await build(rig, driver, spec)
+    await rig.until_ready(driver, spec.uuid)
+    await driver.ensure_paused(spec.uuid)
+    with pytest.raises(Transient, match="does not let go"):
+        await driver.ensure_detached(without, nic.port_id, nic.mac)
+    assert await rig.taps(spec.uuid) == [nic.tap]
+    await driver.ensure_unpaused(spec.uuid)
+    await driver.ensure_detached(without, nic.port_id, nic.mac)
+    assert await rig.taps(spec.uuid) == []

@@ -40,6 +40,15 @@ class SimRig(Rig):
         assert said > self.ready.get(uuid, 0)
         self.ready[uuid] = said
 
+    async def until_said(self, driver: Driver, uuid: str, text: str) -> None:
+        assert text in await driver.console_output(uuid, None)
+
+    async def taps(self, uuid: str) -> list[str]:
+        return sorted(f"tap{port[:11]}" for port in (await self.state.host("h1")).guests[uuid].taps)
+
+    async def lose_taps(self, uuid: str) -> None:
+        (await self.state.host("h1")).guests[uuid].taps = []
+
     async def run_of(self, uuid: str) -> object:
         guest = (await self.state.host("h1")).guests[uuid]
         if guest.power_state in (PowerState.NOSTATE, PowerState.SHUTDOWN):

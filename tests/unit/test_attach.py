@@ -287,3 +287,96 @@ async def test_a_guest_that_never_lets_go_keeps_its_interface(
     action = await last_action(api, server)
     assert (action["action"], action["message"]) == ("detach_interface", "Error")
     assert "Simulated failure" in str(action["events"])
+
+
+# -- what others do to ports
+
+
+async def test_a_port_that_is_deleted_in_networking_leaves_the_guest(
+    api: Client, network: FakeNetworking, cloud: TestCloud
+) -> None:
+    net = network.add_network("lan", project_id=PROJECT)
+    server = await booted(api, [{"uuid": net["id"]}, {"uuid": net["id"]}])
+    first, second = [port["id"] for port in network.ports_of(server["id"])]
+    await network.delete("ports", first)
+    driver = cloud.hosts["host-1"].driver
+
+    async def left() -> bool:
+        return driver.taps(server["id"]) == [second]
+
+    await until(left)
+    await idle(api, cloud)
+    shown = await settled(api, server["id"])
+    assert [entry["addr"] for entry in shown["addresses"]["lan"]] == [
+        network.collections["ports"][second]["fixed_ips"][0]["ip_address"]
+    ]
+    action = await last_action(api, server)
+    assert (action["action"], action["message"]) == ("detach_interface", None)
+
+
+async def test_what_lost_events_told_of_is_found_by_looking(
+    api: Client, network: FakeNetworking, cloud: TestCloud
+) -> None:
+    net = network.add_network("lan", project_id=PROJECT)
+    servers = [await booted(api, [{"uuid": net["id"]}]) for _ in range(3)]
+    bare = await booted(api, "none")
+    network.on_event = None
+    lost, renumbered, same = (network.ports_of(server["id"])[0]["id"] for server in servers)
+    await network.delete("ports", lost)
+    await network.update("ports", renumbered, {"fixed_ips": [{"ip_address": "10.0.0.200"}]})
+    before = network.calls.total()
+    assert await cloud.conductor.network_info.once() == 2
+    assert network.calls.total() - before == 5
+
+    async def up_to_date() -> bool:
+        shown = [(await settled(api, server["id"]))["addresses"] for server in (*servers, bare)]
+        addresses = [[entry["addr"] for entry in entries.get("lan", [])] for entries in shown]
+        own = network.collections["ports"][same]["fixed_ips"][0]["ip_address"]
+        return addresses == [[], ["10.0.0.200"], [own], []]
+
+    await until(up_to_date)
+    await idle(api, cloud)
+    assert cloud.hosts["host-1"].driver.taps(servers[0]["id"]) == []
+    assert await cloud.conductor.network_info.once() == 0
+
+
+async def test_a_port_that_was_given_to_another_device_is_left_alone(
+    api: Client, network: FakeNetworking, cloud: TestCloud
+) -> None:
+    net = network.add_network("lan", project_id=PROJECT)
+    server = await booted(api, [{"uuid": net["id"]}])
+    (port,) = network.ports_of(server["id"])
+    await network.update("ports", port["id"], {"device_id": "a-router", "device_owner": "network:router_interface"})
+    await cloud.conductor.network_info.once()
+
+    async def left() -> bool:
+        return cloud.hosts["host-1"].driver.taps(server["id"]) == []
+
+    await until(left)
+    await idle(api, cloud)
+    await gone(api, server["id"])
+    assert network.collections["ports"][port["id"]]["device_id"] == "a-router"
+
+
+@pytest.mark.parametrize("action", ["rebuild", "reboot", "stop and start"])
+async def test_other_actions_keep_the_ports_and_plug_lost_taps_again(
+    api: Client, network: FakeNetworking, cloud: TestCloud, action: str
+) -> None:
+    net = network.add_network("lan", project_id=PROJECT)
+    server = await booted(api, [{"uuid": net["id"]}, {"uuid": net["id"]}])
+    ports = sorted(port["id"] for port in network.ports_of(server["id"]))
+    driver = cloud.hosts["host-1"].driver
+    bodies: dict[str, list[dict[str, Any]]] = {
+        "rebuild": [{"rebuild": {"imageRef": IMAGE}}],
+        "reboot": [{"reboot": {"type": "HARD"}}],
+        "stop and start": [{"os-stop": None}, {"os-start": None}],
+    }
+    # The namespace that they lived in is gone.
+    driver._host.guests[server["id"]].taps = []
+    for body in bodies[action]:
+        assert (await api("POST", f"/servers/{server['id']}/action", body)).status_code == 202
+        await idle(api, cloud)
+    assert (await settled(api, server["id"]))["status"] == "ACTIVE"
+    assert sorted(driver.taps(server["id"])) == ports
+    assert sorted(port["id"] for port in network.ports_of(server["id"])) == ports
+    assert len((await settled(api, server["id"]))["addresses"]["lan"]) == 2

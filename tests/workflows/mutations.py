@@ -119,6 +119,21 @@ MUTATIONS = {
         "",
         "late power report",
     ),
+    "the next one in the queue gets its turn": Mutation(
+        "kilonova.workflows.steps.server",
+        "        await store.begin_queued(tx, waiting[0])\n",
+        "        pass\n",
+        "attach two kills",
+    ),
+    "a failed attach takes its port along": Mutation(
+        "kilonova.workflows.attach_interface", "undo=release_port, undo_commit=forget_port, ", "", "attach host fails"
+    ),
+    "a detached port is let go": Mutation(
+        "kilonova.workflows.detach_interface",
+        "            await ports.delete_ours(api, port_id, server.uuid)\n",
+        "            pass\n",
+        "detach kills",
+    ),
 }
 
 
@@ -184,6 +199,14 @@ async def run(cases: str, directory: Path) -> str | None:
         ),
         "reboot twice": _later(lambda _: faults.doubled_steps(SCENARIOS["reboot hard"]), boot_points),
         "rebuild twice": _later(lambda _: faults.doubled_steps(SCENARIOS["rebuild"]), boot_points),
+        "attach two kills": _later(
+            lambda points: faults.kills(SCENARIOS["attach two"], points[::8]),
+            lambda: trace(harness, SCENARIOS["attach two"]),
+        ),
+        "attach host fails": _later(lambda _: faults.failing_hosts(SCENARIOS["attach"]), boot_points),
+        "detach kills": _later(
+            lambda points: faults.kills(SCENARIOS["detach"], points[::8]), lambda: trace(harness, SCENARIOS["detach"])
+        ),
         "crowd": _later(lambda _: [races.crowd(12, 3)], boot_points),
         "quota": _later(lambda _: [races.quota(3, 12)], boot_points),
         "late duplicate": _later(lambda _: [races.late_duplicate()], boot_points),

@@ -25,7 +25,7 @@ def test_no_secret_outlives_its_operation(tmp_path: Path) -> None:
 
     async def main() -> None:
         (tmp_path / "template").mkdir()
-        await contained(make_template(tmp_path / "template", None))
+        await contained(make_template(tmp_path / "template", SCENARIOS["boot"]))
         shutil.copytree(tmp_path / "template", tmp_path / "cloud")
         cloud = FaultCloud(tmp_path / "cloud", Director(), 1, Config(verb_hook=fails_on_the_first_host))
         await cloud.start()

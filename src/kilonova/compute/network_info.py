@@ -41,7 +41,6 @@ def make_nics(
             vnic_type=port.get("binding:vnic_type") or "normal",
             tag=(tags or {}).get(port["id"]),
             ours=port["id"] not in own,
-            active=port["status"] == "ACTIVE",
             subnets=_subnets(port, subnets, leading),
         )
         for port in ports

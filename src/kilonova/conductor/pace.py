@@ -21,6 +21,8 @@ class Pace:
     """That Networking gets to let a deleted server's ports go, before they are left to a tombstone."""
     stray_ports: float = 300.0
     """Between looks for ports of servers that are gone."""
+    network_info: float = 240.0
+    """Between looks for servers of which other ports are known than Networking has: what events lost costs."""
     tombstones: float = 15.0
     """Between looks for hosts that came back."""
     retry: tuple[float, float] = (0.2, 15.0)

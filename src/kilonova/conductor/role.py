@@ -74,7 +74,7 @@ class Conductor:
         )
         self.power_states = PowerStates(rt)
         self.tombstones = Tombstones(rt, self.hosts, self.agents, pace)
-        self.network_info = NetworkInfo(rt)
+        self.network_info = NetworkInfo(rt, pace)
         self.stray_ports = StrayPorts(rt, pace)
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,6 +92,7 @@ class Conductor:
         self._tasks = [asyncio.create_task(self.tombstones.loop()), asyncio.create_task(beating)]
         if self.rt.network is not None:
             self._tasks.append(asyncio.create_task(self.stray_ports.loop()))
+            self._tasks.append(asyncio.create_task(self.network_info.loop()))
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -122,7 +123,8 @@ class Conductor:
                 for operation_id in await self.power_states.on_report(message):
                     self.engine.wake(operation_id)
             case NetworkEvent():
-                if not self.env.plugging.on_event(message.server_uuid):
+                waited_for = self.env.plugging.on_event(message.server_uuid)
+                if not waited_for or message.name != "vif-plugged":
                     self.network_info.poke(message.server_uuid)
             case _:
                 log.warning("message not for a conductor", kind=type(message).__name__)

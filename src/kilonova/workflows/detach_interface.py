@@ -53,7 +53,7 @@ async def release_port(run: Run[Env]) -> Data:
         if port_id in ports.foreign_ports(server):
             await ports.unbind(api, port_id, server.uuid)
         else:
-            await api.delete("ports", port_id)
+            await ports.delete_ours(api, port_id, server.uuid)
     return {}
 
 

@@ -43,7 +43,7 @@ async def audit(
     for server in all_servers:
         wrong += _server(cloud, server, expected, stuck, guest_may_differ)
     wrong += _strays(cloud, {server.uuid for server in all_servers})
-    wrong += _ports(cloud, all_servers)
+    wrong += _ports(cloud, all_servers, guest_may_differ)
     wrong += _usage(rows, all_servers)
     wrong += _operations(rows, stuck)
     wrong += _secrets(rows)
@@ -98,7 +98,7 @@ def _strays(cloud: FaultCloud, known: set[str]) -> list[str]:
     return [f"{uuid} on {name}" for name, h in cloud.hosts.items() for uuid in left(h) if uuid not in known]
 
 
-def _ports(cloud: FaultCloud, all_servers: list[Server]) -> list[str]:
+def _ports(cloud: FaultCloud, all_servers: list[Server], guest_may_differ: bool) -> list[str]:
     """A server that is somewhere has the ports it asked for, there; nobody else has any."""
     wrong = []
     should = {s.uuid: s for s in all_servers if s.claimed and not s.deleted and s.requested_networks}
@@ -113,6 +113,10 @@ def _ports(cloud: FaultCloud, all_servers: list[Server]) -> list[str]:
             wrong.append(f"what is cached of the ports is {server.network_info}")
         if server.vm_state == states.ACTIVE and any(port["status"] != "ACTIVE" for port in ports):
             wrong.append("the guest runs, and its ports are not wired")
+        guest = cloud.hosts[server.host].driver._host.guests.get(server.uuid) if server.host in cloud.hosts else None
+        ids = sorted(port["id"] for port in ports)
+        if guest is not None and not guest_may_differ and (sorted(guest.nics), sorted(guest.taps)) != (ids, ids):
+            wrong.append(f"ports are {ids}, the guest has {guest.nics} on taps {guest.taps}")
     return wrong
 
 

@@ -167,21 +167,22 @@ class Harness:
     def __init__(self, directory: Path, seed: int) -> None:
         self.directory = directory
         self.seed = seed
-        self._templates: dict[str | None, Path] = {}
+        self._templates: dict[tuple[str | None, bool], Path] = {}
         self._making = asyncio.Lock()
         self._database: Database | None = None
 
-    async def template(self, start: str | None) -> Path:
+    async def template(self, scenario: Scenario) -> Path:
+        key = (scenario.start, scenario.has_ports)
         async with self._making:
-            if start not in self._templates:
-                path = self.directory / f"template-{start}"
+            if key not in self._templates:
+                path = self.directory / f"template-{scenario.start}-{len(self._templates)}"
                 path.mkdir()
-                await contained(make_template(path, start))
-                self._templates[start] = path
-            return self._templates[start]
+                await contained(make_template(path, scenario))
+                self._templates[key] = path
+            return self._templates[key]
 
     async def run(self, case: Case) -> Outcome:
-        template = await self.template(case.scenario.start)
+        template = await self.template(case.scenario)
         return await contained(self._run(case, template))
 
     async def _run(self, case: Case, template: Path) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,11 @@ class FaultCloud:
         self.images = CountedImages()
         self.images.add("image-1", size=64)
         self.network = FakeNetworking()
-        self.network.add_network(id=NETWORK, project_id="project-1")
+        self._network_file = directory / "network.json"
+        if self._network_file.exists():
+            self.network.collections = json.loads(self._network_file.read_text())
+        else:
+            self.network.add_network(id=NETWORK, project_id="project-1")
         self.network.on_event = self._network_event
         self.journal = Journal(directory / "journal.sqlite")
         self.state = SimState(directory / "hypervisor.sqlite")
@@ -235,6 +240,10 @@ class FaultCloud:
         self.hosts[name] = Host(name=name, process=process, agent=agent, driver=driver)
         await agent.start()
 
+    def keep_network(self) -> None:
+        """For clouds that start from this one's files."""
+        self._network_file.write_text(json.dumps(self.network.collections))
+
     def kill_all(self) -> None:
         for process in self._processes:
             process.kill()
@@ -325,7 +334,11 @@ class FaultCloud:
         )
 
     async def open_operations(self) -> int:
-        query = sa.select(sa.func.count()).select_from(operations).where(operations.c.state.in_(("ready", "running")))
+        query = (
+            sa.select(sa.func.count())
+            .select_from(operations)
+            .where(operations.c.state.in_(("queued", "ready", "running")))
+        )
 
         async def work(tx: Any) -> int:
             return int((await tx.execute(query)).scalar_one())

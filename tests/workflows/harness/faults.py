@@ -358,6 +358,8 @@ VERBS = {
     "unpause": ("unpaused",),
     "suspend": ("suspended",),
     "resume": ("resumed",),
+    "attach_interface": ("attached",),
+    "detach_interface": ("detached",),
     "rebuild": ("absent", "disks_absent", "disks", "config_drive", "defined", "running"),
 }
 

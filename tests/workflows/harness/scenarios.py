@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kilonova.compute import states
+from kilonova.compute import attach, states
 from kilonova.compute.servers import power, rebuild
 from kilonova.context import RequestContext
 from kilonova.db.servers import Server
@@ -37,9 +38,26 @@ async def _rebuild(rt: Runtime, ctx: RequestContext, server: Server) -> None:
     )
 
 
+async def _attach(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await attach.attach(rt, ctx, server, network_id=NETWORK)
+
+
+async def _attach_two(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    """The second one has to wait for the first."""
+    for number in (1, 2):
+        await _attach(rt, dataclasses.replace(ctx, request_id=f"{ctx.request_id}-{number}"), server)
+
+
+async def _detach(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await attach.detach(rt, ctx, server, server.network_info[0]["port_id"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """`verb` None: create; `start` None: there is no server before. `effects`: how often each verb took effect."""
+    """`verb` None: create; `start` None: there is no server before. `effects`: how often each verb took effect.
+
+    `has_ports`: the server that is there before has two.
+    """
 
     name: str
     kind: str
@@ -48,6 +66,7 @@ class Scenario:
     verb: Verb | None = None
     deletes: bool = False
     networks: list[dict[str, Any]] | None = None
+    has_ports: bool = False
     effects: Mapping[str, int] = field(default_factory=dict)
 
     async def act(self, cloud: FaultCloud) -> None:
@@ -62,6 +81,7 @@ class Scenario:
             await cloud.as_api(lambda rt: verb(rt, cloud.context(), server))
 
 
+_TWO = [{"uuid": NETWORK}, {"uuid": NETWORK}]
 _BUILT = {"disks": 1, "config_drive": 1, "defined": 1, "running": 1}
 
 SCENARIOS = {
@@ -70,7 +90,31 @@ SCENARIOS = {
         Scenario(name="boot", kind="boot", start=None, end=states.ACTIVE, effects=_BUILT),
         Scenario(
             name="boot with ports", kind="boot_with_ports", start=None, end=states.ACTIVE,
-            networks=[{"uuid": NETWORK}, {"uuid": NETWORK}], effects={**_BUILT, "plugged": 1},
+            networks=_TWO, effects={**_BUILT, "plugged": 1},
+        ),
+        Scenario(
+            name="delete with ports", kind="delete", start=states.ACTIVE, end=GONE, deletes=True, has_ports=True,
+            effects={**_BUILT, "plugged": 1, "absent": 1, "unplugged": 1, "disks_absent": 1},
+        ),
+        Scenario(
+            name="rebuild with ports", kind="rebuild", start=states.ACTIVE, end=states.ACTIVE, verb=_rebuild,
+            has_ports=True,
+            effects={
+                "disks": 2, "config_drive": 2, "defined": 2, "running": 2, "plugged": 1, "absent": 1,
+                "disks_absent": 1,
+            },
+        ),
+        Scenario(
+            name="attach", kind="attach_interface", start=states.ACTIVE, end=states.ACTIVE, verb=_attach,
+            effects={**_BUILT, "attached": 1},
+        ),
+        Scenario(
+            name="attach two", kind="attach_interface", start=states.ACTIVE, end=states.ACTIVE, verb=_attach_two,
+            has_ports=True, effects={**_BUILT, "plugged": 1, "attached": 2},
+        ),
+        Scenario(
+            name="detach", kind="detach_interface", start=states.ACTIVE, end=states.ACTIVE, verb=_detach,
+            has_ports=True, effects={**_BUILT, "plugged": 1, "detached": 1},
         ),
         Scenario(
             name="delete",
@@ -129,11 +173,12 @@ SCENARIOS = {
 _WAYS: dict[str, Verb] = {states.STOPPED: power.stop, states.PAUSED: power.pause, states.SUSPENDED: power.suspend}
 
 
-async def make_template(directory: Path, start: str | None) -> None:
+async def make_template(directory: Path, scenario: Scenario) -> None:
     """A cloud's files with one server in a state, or with none."""
     from tests.workflows.harness.cases import rest, schema
 
     await schema(directory)
+    start = scenario.start
     cloud = FaultCloud(directory, Director(), 0)
     await cloud.start()
     try:
@@ -150,7 +195,7 @@ async def make_template(directory: Path, start: str | None) -> None:
 
         await cloud.db.write(flavor)
         if start is not None:
-            uuid = await cloud.create()
+            uuid = await cloud.create(networks=_TWO if scenario.has_ports else None)
             assert uuid is not None
             assert await rest(cloud, {states.ACTIVE}) == []
             if start in _WAYS:
@@ -158,5 +203,6 @@ async def make_template(directory: Path, start: str | None) -> None:
                 assert server is not None
                 await _WAYS[start](cloud.runtime(cloud.api), cloud.context(), server)
                 assert await rest(cloud, {start}) == []
+            cloud.keep_network()
     finally:
         await cloud.close()

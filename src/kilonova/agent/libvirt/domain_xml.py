@@ -202,7 +202,7 @@ def interface(nic: Nic, wanted: Wanted) -> ET.Element:
         ET.SubElement(element, "mtu", size=str(nic.mtu))
     # Booting from a network is slow, and no guest here does.
     if wanted.vif_model == "virtio":
-        ET.SubElement(element, "rom", bar="off")
+        ET.SubElement(element, "rom", enabled="no")
     return element
 
 

@@ -184,6 +184,8 @@ class SimDriver:
             if port_id not in guest.taps or port_id not in guest.nics:
                 guest.taps = [*[port for port in guest.taps if port != port_id], port_id]
                 guest.nics = [*[port for port in guest.nics if port != port_id], port_id]
+                mac = next(nic.mac for nic in spec.nics if nic.port_id == port_id)
+                self._say(guest, f"nic added {mac}")
                 await self._did("attached", guest)
 
     async def ensure_detached(self, spec: ServerSpec, port_id: str, mac: str) -> None:
@@ -192,6 +194,7 @@ class SimDriver:
             if port_id in guest.taps or port_id in guest.nics:
                 guest.taps = [port for port in guest.taps if port != port_id]
                 guest.nics = [port for port in guest.nics if port != port_id]
+                self._say(guest, f"nic removed {mac}")
                 await self._did("detached", guest)
 
     async def power_state(self, uuid: str) -> PowerState:
@@ -204,6 +207,8 @@ class SimDriver:
             if guest.power_state not in _ON:
                 if not guest.disks:
                     raise HostFailure(f"The disks of server {uuid} are missing on host '{self.host}'.")
+                if not set(guest.nics) <= set(guest.taps):
+                    raise HostFailure(f"Not all ports of server {uuid} are plugged on host '{self.host}'.")
                 self._boot(guest)
                 await self._did("running", guest)
 
@@ -340,7 +345,11 @@ class SimDriver:
     def _boot(self, guest: SimGuest) -> None:
         guest.power_state = PowerState.RUNNING
         hostname = guest.spec.hostname if guest.spec else guest.uuid
-        guest.console = f"{guest.console}Simulated guest on {self.host}\nguest ready {hostname}\n"[-65_536:]
+        self._say(guest, f"Simulated guest on {self.host}\nguest ready {hostname}")
+
+    def _say(self, guest: SimGuest, text: str) -> None:
+        if guest.power_state == PowerState.RUNNING:
+            guest.console = f"{guest.console}{text}\n"[-65_536:]
 
     async def _switch(self, verb: str, uuid: str, to: PowerState, allowed: tuple[PowerState, ...]) -> None:
         guest = self._defined(uuid)

@@ -180,10 +180,18 @@ async def _bound(api: Networking, server: Server, request: PortRequest, port: Do
 # -- describing
 
 
-async def describe(
-    api: Networking, server: Server, ports: Sequence[Document], *, floating: bool
-) -> tuple[tuple[Nic, ...], list[str]]:
-    """What is cached of these ports, and the names of their security groups. `floating`: look for floating IPs too."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What Networking tells of ports beside the ports themselves: by id, groups by their names."""
+
+    networks: dict[str, Document]
+    subnets: dict[str, Document]
+    groups: dict[str, str]
+    floating: list[Document]
+
+
+async def look_up(api: Networking, ports: Sequence[Document], *, floating: bool) -> Facts:
+    """`floating`: look for floating IPs too."""
     network_ids = sorted({port["network_id"] for port in ports})
     subnet_ids = sorted({ip["subnet_id"] for port in ports for ip in port["fixed_ips"]})
     group_ids = sorted({group for port in ports for group in port.get("security_groups") or ()})
@@ -194,16 +202,33 @@ async def describe(
         api.find("security-groups", {"id": group_ids, "fields": ["id", "name"]}) if group_ids else _nothing(),
         api.find("floatingips", {"port_id": port_ids}) if floating and port_ids else _nothing(),
     )
-    names = sorted({group["name"] for group in groups})
-    nics = network_info.make_nics(
-        ports,
+    return Facts(
         networks={network["id"]: network for network in networks},
         subnets={subnet["id"]: subnet for subnet in subnets},
+        groups={group["id"]: group["name"] for group in groups},
         floating=ips,
+    )
+
+
+def told(server: Server, ports: Sequence[Document], facts: Facts) -> tuple[tuple[Nic, ...], list[str]]:
+    """What is cached of these ports, and the names of their security groups."""
+    ids = {group for port in ports for group in port.get("security_groups") or ()}
+    nics = network_info.make_nics(
+        ports,
+        networks=facts.networks,
+        subnets=facts.subnets,
+        floating=facts.floating,
         tags=_tags(server, ports),
         foreign=foreign_ports(server),
     )
-    return nics, names
+    return nics, sorted({facts.groups[id] for id in ids if id in facts.groups})
+
+
+async def describe(
+    api: Networking, server: Server, ports: Sequence[Document], *, floating: bool
+) -> tuple[tuple[Nic, ...], list[str]]:
+    """What is cached of these ports, and the names of their security groups. `floating`: look for floating IPs too."""
+    return told(server, ports, await look_up(api, ports, floating=floating))
 
 
 async def _nothing() -> list[Document]:
@@ -299,6 +324,14 @@ async def unbind(api: Networking, port_id: str, server_uuid: str) -> None:
         port = await api.show("ports", port_id)
         if port["device_id"] == server_uuid:
             await api.update("ports", port_id, {"device_id": "", "device_owner": "", "binding:host_id": ""})
+
+
+async def delete_ours(api: Networking, port_id: str, server_uuid: str) -> None:
+    """A port that we made is gone, unless it is meanwhile another device's."""
+    with contextlib.suppress(NotFound):
+        port = await api.show("ports", port_id)
+        if port["device_id"] in ("", server_uuid):
+            await api.delete("ports", port_id)
 
 
 async def release_all(run: Run[Env]) -> Data:
