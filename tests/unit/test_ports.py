@@ -142,8 +142,10 @@ async def test_news_of_a_port_bring_the_shown_addresses_up_to_date(api: Client, 
     server = await booted(api, [{"uuid": net["id"]}])
     (port,) = network.ports_of(server["id"])
     address = port["fixed_ips"][0]["ip_address"]
-    floating = {"port_id": port["id"], "fixed_ip_address": address, "floating_ip_address": "203.0.113.7"}
-    await network.create("floatingips", [floating])
+    public = network.add_network("public", project_id=OTHER_PROJECT, cidrs=("203.0.113.0/24",), external=True)
+    network.on_event = None
+    (floating,) = await network.create("floatingips", [{"floating_network_id": public["id"], "project_id": PROJECT}])
+    await network.update("floatingips", floating["id"], {"port_id": port["id"]})
     event = {"name": "network-changed", "server_uuid": server["id"], "tag": port["id"]}
     unknown = {"name": "network-changed", "server_uuid": "99999999-9999-9999-9999-999999999999"}
     answer = await api("POST", "/os-server-external-events", {"events": [event, event, unknown]})
@@ -160,7 +162,7 @@ async def test_news_of_a_port_bring_the_shown_addresses_up_to_date(api: Client, 
         await asyncio.sleep(0.02)
     assert [(entry["addr"], entry["OS-EXT-IPS:type"]) for entry in shown] == [
         (address, "fixed"),
-        ("203.0.113.7", "floating"),
+        (floating["floating_ip_address"], "floating"),
     ]
 
 

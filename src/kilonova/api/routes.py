@@ -15,6 +15,7 @@ from kilonova.api.hypervisors import schemas as hypervisor_schemas
 from kilonova.api.keypairs import handlers as keypairs
 from kilonova.api.keypairs import schemas as keypair_schemas
 from kilonova.api.limits import handlers as limits
+from kilonova.api.proxies.routes import ROUTES as NETWORK_PROXIES
 from kilonova.api.routing import Action, Route, action, route
 from kilonova.api.servers.routes import ROUTES as SERVERS
 from kilonova.api.services import handlers as services
@@ -225,6 +226,7 @@ ROUTES: tuple[Route | Action, ...] = (
     *SERVICES,
     *SERVERS,
     *VOLUMES_BOOT,
+    *NETWORK_PROXIES,
     *external_events.ROUTES,
     *UNBUILT,
 )

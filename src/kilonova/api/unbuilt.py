@@ -36,9 +36,6 @@ _LATER = """
     POST /os-baremetal-nodes/{id}/action add_interface [-2.35]
     POST /os-baremetal-nodes/{id}/action remove_interface [-2.35]
     GET /os-console-auth-tokens/{id}
-    GET /os-floating-ip-pools [-2.35]
-    GET,POST /os-floating-ips [-2.35]
-    DELETE,GET /os-floating-ips/{id} [-2.35]
     GET /os-hosts [-2.42]
     GET,PUT /os-hosts/{id} [-2.42]
     GET /os-hosts/{id}/reboot [-2.42]
@@ -47,16 +44,10 @@ _LATER = """
     GET /os-instance_usage_audit_log
     GET /os-instance_usage_audit_log/{id}
     GET /os-migrations
-    GET /os-networks [-2.35]
-    GET /os-networks/{id} [-2.35]
     GET,PUT /os-quota-class-sets/{id}
     DELETE,GET,PUT /os-quota-sets/{id}
     GET /os-quota-sets/{id}/defaults
     GET /os-quota-sets/{id}/detail
-    POST /os-security-group-rules [-2.35]
-    DELETE /os-security-group-rules/{id} [-2.35]
-    GET,POST /os-security-groups [-2.35]
-    DELETE,GET,PUT /os-security-groups/{id} [-2.35]
     GET,POST /os-server-groups
     DELETE,GET /os-server-groups/{id}
     GET /os-simple-tenant-usage
@@ -64,8 +55,6 @@ _LATER = """
     GET,POST /os-snapshots [-2.35]
     GET /os-snapshots/detail [-2.35]
     DELETE,GET /os-snapshots/{id} [-2.35]
-    GET /os-tenant-networks [-2.35]
-    GET /os-tenant-networks/{id} [-2.35]
     GET,POST /os-volumes [-2.35]
     GET /os-volumes/detail [-2.35]
     DELETE,GET /os-volumes/{id} [-2.35]

@@ -23,9 +23,9 @@ def tags(server: Server) -> dict[str, str | None]:
 
 
 async def security_groups(rt: Runtime, server: Server) -> list[Document]:
-    """Those of its ports, each once, by name."""
+    """Those of its ports, each once, by project and name."""
     if rt.network is None:
         return []
     ids = {group for port in await of_server(rt, server) for group in port.get("security_groups") or ()}
     found = await rt.network.find("security-groups", {"id": sorted(ids)}) if ids else []
-    return sorted(found, key=lambda group: (group["name"], group["id"]))
+    return sorted(found, key=lambda group: (group.get("project_id", ""), group["name"]))

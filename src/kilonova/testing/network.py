@@ -19,6 +19,9 @@ Event = Callable[[str, str, str], Awaitable[None]]
 """Told (name, server, port) as Networking tells Compute of what happened to a server's port."""
 
 
+_OTHERS = ("security-group-rules", "rbac-policies")
+
+
 def _id() -> str:
     return str(uuid.uuid4())
 
@@ -26,7 +29,7 @@ def _id() -> str:
 class FakeNetworking:
     def __init__(self) -> None:
         self.collections: dict[str, dict[str, Document]] = {
-            name: {} for name in ("networks", "subnets", "ports", "security-groups", "floatingips", "rbac-policies")
+            name: {} for name in (*_OTHERS, "networks", "subnets", "ports", "security-groups", "floatingips")
         }
         self.port_quota: dict[str, int] = {}
         """By project; -1 (unlimited) unless set."""
@@ -68,7 +71,10 @@ class FakeNetworking:
         return network
 
     def add_group(self, name: str, *, project_id: str) -> Document:
-        group: Document = {"id": _id(), "name": name, "project_id": project_id, "tenant_id": project_id}
+        group: Document = {
+            "id": _id(), "name": name, "description": f"{name} group", "project_id": project_id,
+            "tenant_id": project_id, "security_group_rules": [],
+        }  # fmt: skip
         self.collections["security-groups"][group["id"]] = group
         return group
 
@@ -95,7 +101,12 @@ class FakeNetworking:
         self.calls[f"POST {collection}"] += 1
         made: list[Document] = []
         try:
-            create = self._create_port if collection == "ports" else self._create_other(collection)
+            create = {
+                "ports": self._create_port,
+                "floatingips": self._create_floating,
+                "security-groups": self._create_group,
+                "security-group-rules": self._create_rule,
+            }.get(collection) or self._create_other(collection)
             for document in documents:
                 made.append(create(dict(document)))
         except Exception:
@@ -109,15 +120,29 @@ class FakeNetworking:
         document = self._get(collection, id)
         if collection == "ports":
             await self._update_port(document, dict(changes))
+        elif collection == "floatingips":
+            await self._associate(document, changes)
         else:
             document.update(changes)
         return dict(document)
 
     async def delete(self, collection: str, id: str) -> None:
         self.calls[f"DELETE {collection}"] += 1
+        if collection == "security-groups" and any(
+            id in port["security_groups"] for port in self.collections["ports"].values()
+        ):
+            raise NetworkConflict(f"Security Group {id} in use.", reason="SecurityGroupInUse")
         document = self.collections[collection].pop(id, None)
-        if document is not None and collection == "ports":
+        if document is None:
+            return
+        if collection == "ports":
             await self._tell("network-vif-deleted", document)
+            for floating in self.collections["floatingips"].values():
+                if floating["port_id"] == id:
+                    floating.update(port_id=None, fixed_ip_address=None)
+        elif collection == "security-group-rules":
+            rules = self._get("security-groups", document["security_group_id"])["security_group_rules"]
+            rules[:] = [rule for rule in rules if rule["id"] != id]
 
     async def quota(self, project_id: str) -> Mapping[str, Mapping[str, int]]:
         self.calls["GET quotas"] += 1
@@ -203,6 +228,48 @@ class FakeNetworking:
                 taken.add(found[-1]["ip_address"])
             return found
         return [{"subnet_id": subnet["id"], "ip_address": _free(subnet, taken)} for subnet in subnets]
+
+    # -- floating IPs and security groups
+    def _create_floating(self, asked: Document) -> Document:
+        network = self._get("networks", asked["floating_network_id"])
+        subnet = self.collections["subnets"][network["subnets"][0]]
+        known = self.collections["floatingips"].values()
+        address = asked.get("floating_ip_address") or _free(subnet, {ip["floating_ip_address"] for ip in known})
+        made: Document = {
+            "id": _id(), "status": "DOWN", "port_id": None, "fixed_ip_address": None, **asked,
+            "floating_ip_address": address,
+        }  # fmt: skip
+        self.collections["floatingips"][made["id"]] = made
+        return made
+
+    async def _associate(self, floating: Document, changes: Document) -> None:
+        before = self.collections["ports"].get(floating["port_id"])
+        port = self._get("ports", changes["port_id"]) if changes["port_id"] else None
+        fixed = changes.get("fixed_ip_address")
+        if port is not None:
+            fixed = fixed or port["fixed_ips"][0]["ip_address"]
+            others = self.collections["floatingips"].values()
+            if any((o["port_id"], o["fixed_ip_address"]) == (port["id"], fixed) and o is not floating for o in others):
+                raise NetworkConflict(
+                    f"Cannot associate floating IP {floating['floating_ip_address']}: that fixed IP has one already.",
+                    reason="FloatingIPPortAlreadyAssociated",
+                )
+        floating.update(port_id=changes["port_id"], fixed_ip_address=fixed)
+        for device in (before, port):
+            if device is not None:
+                await self._tell("network-changed", device)
+
+    def _create_group(self, asked: Document) -> Document:
+        group = self.add_group(asked["name"], project_id=asked["project_id"])
+        group.update(asked)
+        return group
+
+    def _create_rule(self, asked: Document) -> Document:
+        rules = self._get("security-groups", asked["security_group_id"])["security_group_rules"]
+        made: Document = {"id": _id(), "tenant_id": asked["project_id"], **asked}
+        rules.append(made)
+        self.collections["security-group-rules"][made["id"]] = made
+        return made
 
     # -- inside
     def _create_other(self, collection: str) -> Callable[[Document], Document]:

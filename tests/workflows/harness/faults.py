@@ -22,7 +22,7 @@ from kilonova.errors import HostFailure, Invalid, Transient
 from kilonova.workflows import ALL
 from kilonova.workflows.env import Env
 from tests.workflows.harness.audit import ABSENT, GONE
-from tests.workflows.harness.cases import Case, Harness, kill, trace
+from tests.workflows.harness.cases import PATIENCE, Case, Harness, kill, trace
 from tests.workflows.harness.cloud import Config, FaultCloud
 from tests.workflows.harness.director import Action, Point
 from tests.workflows.harness.process import Process
@@ -329,12 +329,21 @@ def failing_steps(scenario: Scenario) -> list[Case]:
                             scenario=scenario,
                             expected=_after_failure(scenario, step.name, kind, times),
                             config=config,
-                            during=_delete_again if scenario.deletes else None,
+                            during=_delete_again if scenario.deletes else _healed if step.name == "port" else None,
                             effects=False,
                             guest_may_differ=True,
+                            patience=3 * PATIENCE,
                         )
                     )
     return cases
+
+
+async def _healed(cloud: FaultCloud) -> None:
+    """A port that is gone while nobody could note it down is found to be so once that works again."""
+    async with asyncio.timeout(20 * DEADLINE):
+        while await cloud.open_operations():
+            await asyncio.sleep(0.25)
+    cloud.config.heal()
 
 
 async def _delete_again(cloud: FaultCloud) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kilonova.api import versions
+from kilonova.api.proxies.security_groups import views_of
 from kilonova.api.requests import Request
 from kilonova.api.servers.lookup import find
 from kilonova.compute import attach, interfaces
@@ -82,41 +83,4 @@ def _view(request: Request, port: Document, tag: str | None) -> dict[str, Any]:
 async def security_groups(request: Request) -> Any:
     server = await find(request, "os_compute_api:os-security-groups:list")
     groups = await interfaces.security_groups(request.runtime, server)
-    return {"security_groups": [_group(group) for group in groups]}
-
-
-def _group(group: Document) -> dict[str, Any]:
-    return {
-        "id": group["id"],
-        "name": group["name"],
-        "description": group.get("description", ""),
-        "tenant_id": group.get("project_id", ""),
-        "rules": [
-            _rule(group, rule) for rule in group.get("security_group_rules", ()) if rule["direction"] == "ingress"
-        ],
-    }
-
-
-def _rule(group: Document, rule: Document) -> dict[str, Any]:
-    protocol = rule.get("protocol")
-    lowest, highest = rule.get("port_range_min"), rule.get("port_range_max")
-    if protocol is None:
-        lowest = highest = None
-    elif lowest is None:
-        lowest, highest = (-1, -1) if protocol.upper() in ("ICMP", "ICMPV6") else (1, 65535)
-    view: dict[str, Any] = {
-        "id": rule["id"],
-        "parent_group_id": group["id"],
-        "ip_protocol": None if protocol is None else protocol.upper(),
-        "from_port": lowest,
-        "to_port": highest,
-        "group": {},
-        "ip_range": {},
-    }
-    if rule.get("remote_ip_prefix"):
-        view["ip_range"] = {"cidr": rule["remote_ip_prefix"]}
-    elif rule.get("remote_group_id"):
-        view["group"] = {"name": rule["remote_group_id"], "tenant_id": rule.get("project_id", "")}
-    else:
-        view["ip_range"] = {"cidr": "::/0" if rule.get("ethertype") == "IPv6" else "0.0.0.0/0"}
-    return view
+    return {"security_groups": await views_of(request, groups)}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kilonova.api.fields import OPEN_QUERY, Schema
 from kilonova.api.routing import Action, Handler, Route, action, route
 from kilonova.api.servers import create, instance_actions, interfaces, ips, metadata, schemas, show, tags, update
-from kilonova.api.servers.actions import power, rebuild, refused, state
+from kilonova.api.servers.actions import network, power, rebuild, refused, state
 from kilonova.api.servers.actions import schemas as bodies
 
 _SERVERS = "/servers"
@@ -20,8 +20,8 @@ _GROUPS = "/servers/{server_id}/os-security-groups"
 _ACTIONS = "/servers/{server_id}/os-instance-actions"
 
 
-def _action(key: str, handler: Handler, body: Schema, status: int = 202) -> Action:
-    return action(f"{_SERVER}/action", key, handler, f"servers:{key}", body=body, status=status)
+def _action(key: str, handler: Handler, body: Schema, status: int = 202, until: str | None = None) -> Action:
+    return action(f"{_SERVER}/action", key, handler, f"servers:{key}", body=body, status=status, until=until)
 
 
 def _plain(keys: Mapping[str, Handler]) -> tuple[Action, ...]:
@@ -54,6 +54,12 @@ ROUTES: tuple[Route | Action, ...] = (
     _action("lock", state.lock, bodies.LOCK),
     _action("os-getConsoleOutput", state.console_output, bodies.CONSOLE_OUTPUT, status=200),
     _action("os-resetState", state.reset_state, bodies.RESET_STATE),
+    _action("addSecurityGroup", network.add_security_group, bodies.ADD_SECURITY_GROUP),
+    _action("removeSecurityGroup", network.remove_security_group, bodies.REMOVE_SECURITY_GROUP),
+    _action("addFixedIp", network.add_fixed_ip, bodies.ADD_FIXED_IP, until="2.43"),
+    _action("removeFixedIp", network.remove_fixed_ip, bodies.REMOVE_FIXED_IP, until="2.43"),
+    _action("addFloatingIp", network.add_floating_ip, bodies.ADD_FLOATING_IP, until="2.43"),
+    _action("removeFloatingIp", network.remove_floating_ip, bodies.REMOVE_FLOATING_IP, until="2.43"),
     *_plain(
         {
             "os-start": power.start,

@@ -197,14 +197,14 @@ SERVER_TAG = Schema({"type": "null"})
 SERVER_TAGS = body("tags", TAGS)
 
 
-def _many(value: JsonSchema) -> dict[str, Any]:
+def many(value: JsonSchema) -> dict[str, Any]:
     return {"type": "array", "items": value}
 
 
-_LIMIT: JsonSchema = {"type": ["integer", "string"], "pattern": "^[0-9]*$", "minimum": 0, "minLength": 1}
-_PLAIN = _many(TEXT)
-_REGEX = _many({"type": "string", "format": "regex"})
-_TIME = _many({"type": "string", "format": "date-time"})
+LIMIT: JsonSchema = {"type": ["integer", "string"], "pattern": "^[0-9]*$", "minimum": 0, "minLength": 1}
+_PLAIN = many(TEXT)
+_REGEX = many({"type": "string", "format": "regex"})
+_TIME = many({"type": "string", "format": "date-time"})
 
 SORT_KEYS = (
     "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at",
@@ -242,9 +242,9 @@ SERVER_LIST = QuerySchema(
     Field("changes-since", _TIME),
     Field("changes-before", _TIME, since="2.66"),
     Field("locked", _PLAIN, since="2.73"),
-    Field("limit", _many(_LIMIT)),
-    Field("sort_key", _many({"type": "string", "enum": [*SORT_KEYS, *IGNORED_SORT_KEYS]}), until="2.74"),
-    Field("sort_key", _many({"type": "string", "enum": [*SORT_KEYS, "locked"]}), since="2.75"),
+    Field("limit", many(LIMIT)),
+    Field("sort_key", many({"type": "string", "enum": [*SORT_KEYS, *IGNORED_SORT_KEYS]}), until="2.74"),
+    Field("sort_key", many({"type": "string", "enum": [*SORT_KEYS, "locked"]}), since="2.75"),
     open_until="2.74",
     extra={"patternProperties": {"^_": _PLAIN}},
 )  # fmt: skip
@@ -255,7 +255,7 @@ def _single(value: JsonSchema) -> dict[str, Any]:
 
 
 INSTANCE_ACTIONS = QuerySchema(
-    Field("limit", _single(_LIMIT), since="2.58"),
+    Field("limit", _single(LIMIT), since="2.58"),
     Field("marker", _single(TEXT), since="2.58"),
     Field("changes-since", _single({"type": "string", "format": "date-time"}), since="2.58"),
     Field("changes-before", _single({"type": "string", "format": "date-time"}), since="2.66"),

@@ -28,12 +28,6 @@ class Refused:
 
 
 ACTIONS: Final = (
-    Refused(key="addFixedIp", rule="os_compute_api:os-multinic:add", until="2.43"),
-    Refused(key="removeFixedIp", rule="os_compute_api:os-multinic:remove", until="2.43"),
-    Refused(key="addFloatingIp", rule="os_compute_api:os-floating-ips:add", until="2.43", locks=False),
-    Refused(key="removeFloatingIp", rule="os_compute_api:os-floating-ips:remove", until="2.43", locks=False),
-    Refused(key="addSecurityGroup", rule="os_compute_api:os-security-groups:add", locks=False),
-    Refused(key="removeSecurityGroup", rule="os_compute_api:os-security-groups:remove", locks=False),
     Refused(key="changePassword", rule="os_compute_api:os-admin-password"),
     Refused(key="confirmResize", rule="os_compute_api:servers:confirm_resize", from_state="resized"),
     Refused(key="revertResize", rule="os_compute_api:servers:revert_resize", from_state="resized"),

@@ -48,11 +48,6 @@ RESET_STATE: Final = body(
     "os-resetState", Object(Field("state", {"type": "string", "enum": ["active", "error"]}, required=True))
 )
 
-# Of actions that are recognised and refused.
-
-_COUNT: JsonSchema = {"type": ["integer", "string"], "pattern": "^[0-9]*$", "minimum": 0, "minLength": 1}
-_BOOLEAN_OR_AUTO: JsonSchema = {**BOOLEAN, "enum": [*BOOLEAN["enum"], "auto"]}
-
 
 def _address(key: str) -> Schema:
     return body(key, Object(Field("address", IP, required=True)))
@@ -66,6 +61,22 @@ def _group(key: str) -> Schema:
             open_until="2.104",
         )
     )
+
+
+ADD_FIXED_IP: Final = body(
+    "addFixedIp",
+    Object(Field("networkId", {"type": ["string", "number"], "minLength": 1, "maxLength": 36}, required=True)),
+)
+REMOVE_FIXED_IP: Final = _address("removeFixedIp")
+ADD_FLOATING_IP: Final = body("addFloatingIp", Object(Field("address", IP, required=True), Field("fixed_address", IP)))
+REMOVE_FLOATING_IP: Final = _address("removeFloatingIp")
+ADD_SECURITY_GROUP: Final = _group("addSecurityGroup")
+REMOVE_SECURITY_GROUP: Final = _group("removeSecurityGroup")
+
+# Of actions that are recognised and refused.
+
+_COUNT: JsonSchema = {"type": ["integer", "string"], "pattern": "^[0-9]*$", "minimum": 0, "minLength": 1}
+_BOOLEAN_OR_AUTO: JsonSchema = {**BOOLEAN, "enum": [*BOOLEAN["enum"], "auto"]}
 
 
 def _console(key: str, *types: str) -> Schema:
@@ -82,17 +93,6 @@ _UNSHELVE = Choice(
 )
 
 REFUSED: Final[dict[str, Schema]] = {
-    "addFixedIp": body(
-        "addFixedIp",
-        Object(Field("networkId", {"type": ["string", "number"], "minLength": 1, "maxLength": 36}, required=True)),
-    ),
-    "removeFixedIp": _address("removeFixedIp"),
-    "addFloatingIp": body(
-        "addFloatingIp", Object(Field("address", IP, required=True), Field("fixed_address", IP))
-    ),
-    "removeFloatingIp": _address("removeFloatingIp"),
-    "addSecurityGroup": _group("addSecurityGroup"),
-    "removeSecurityGroup": _group("removeSecurityGroup"),
     "changePassword": body("changePassword", Object(Field("adminPass", TEXT, required=True))),
     "createBackup": body(
         "createBackup",
