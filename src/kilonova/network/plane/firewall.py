@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from kilonova.network.plan import MemberSet, NetworkPlan, Plan, PortPlan, Rule
-from kilonova.network.plane import names
+from kilonova.network.plane import limits, names
 from kilonova.network.plane.links import service_taps
 from kilonova.network.plane.ruleset import Chain, Ruleset, Set, Table
 
@@ -52,6 +52,7 @@ def _devices(plan: Plan, secured: list[PortPlan]) -> Table:
             (
                 f'iifname "{names.TAP}*" iifname != @known drop',
                 f'iifname "{names.TUNNEL}*" ether saddr @local drop',
+                *(limits.rule(names.tap(p.id), p.from_guest) for p in plan.ports if p.up and p.from_guest is not None),
                 "meta mark set iifname map @marks",
                 "iifname vmap @own",
             ),

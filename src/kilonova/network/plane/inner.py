@@ -37,6 +37,7 @@ def ensure_device(
     if there is None:
         commands = [
             f"link add {tap} mtu {mtu} type veth peer name {device} address {mac} mtu {mtu} netns {space}",
+            f"link set {tap} alias {names.MARK}",
             f"link set {tap} master {names.bridge(network_id)} up",
         ]
         if any(each.get("ifname") == tap for each in shell.show(host, "link", "show")):

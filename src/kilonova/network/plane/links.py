@@ -108,7 +108,7 @@ def _remove(done: Work, plan: Plan, known: Mapping[str, Link], services: Iterabl
     gone = set()
     for name, link in known.items():
         kind = link.get("linkinfo", {}).get("info_kind")
-        stray_tap = kind == "veth" and name.startswith(names.TAP) and name not in services
+        stray_tap = kind == "veth" and link.get("ifalias") == names.MARK and name not in services
         stray_tunnel = kind == "vxlan" and name.startswith(names.TUNNEL) and name not in tunnels
         if stray_tap or stray_tunnel:
             gone.add(name)
