@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE
 
 # The guest image is put together by qemu-utils and e2fsprogs; libvirt-dev, gcc and python3-dev build libvirt's binding.
-runtime=(libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils e2fsprogs iproute2)
+runtime=(libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils e2fsprogs)
+network=(iproute2 nftables dnsmasq-base radvd openssh-client)
 build=(libvirt-dev pkg-config gcc python3-dev python3-venv)
-tests=(mariadb-server rabbitmq-server openssh-client)
+tests=(mariadb-server rabbitmq-server)
 
 log=$(mktemp)
 trap 'rm -f "$log" "$log".*' EXIT
@@ -24,7 +25,7 @@ quietly() {
 }
 
 apt_packages() {
-    local wanted=("${runtime[@]}" "${build[@]}") missing=() package began
+    local wanted=("${runtime[@]}" "${network[@]}" "${build[@]}") missing=() package began
     [ "${1:-}" = --tests ] && wanted+=("${tests[@]}")
     command -v dpkg-query >/dev/null || { echo "setup: not a Debian system: QEMU and libvirt are left to you"; return 0; }
     local installed

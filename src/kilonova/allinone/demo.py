@@ -23,12 +23,15 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from kilonova.allinone import external
 from kilonova.allinone.clients import clouds_yaml_path
 from kilonova.allinone.errors import CloudError
 from kilonova.allinone.files import write_private
 from kilonova.allinone.settings import CloudSettings
 
 IMAGE, FLAVOR, KEY, SERVER = "tiny", "m1.nano", "demo", "demo"
+NETWORK, ROUTER, GROUP = "demo", "demo", "demo"
+RANGE = "10.20.0.0/24"
 READY = re.compile(r"guest ready \S+ \S+")
 """What the guest prints on its console when its own start is complete."""
 
@@ -39,6 +42,14 @@ USER_DATA = """\
 #!/bin/sh
 echo "hello from user data"
 """
+
+LOOK_AROUND = """\
+echo "I am $(hostname), up for $(cut -d. -f1 /proc/uptime) s"
+ip -4 -o addr show dev eth0 | awk '{ print "my address:", $4 }'
+echo "the metadata service says of me:"
+wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json; echo
+"""
+"""What is asked over SSH."""
 
 Say = Callable[[str], None]
 
@@ -110,6 +121,55 @@ def ensure_key(client: Client, directory: Path) -> Path:
     return private
 
 
+def ensure_network(client: Client) -> None:
+    """A network with a router to the external one, and a security group that lets SSH and ICMP in."""
+    network = client.sdk.network
+    if network.find_network(NETWORK) is None:
+        client.show("network", "create", NETWORK)
+    if network.find_subnet(NETWORK) is None:
+        client.show("subnet", "create", "--network", NETWORK, "--subnet-range", RANGE, NETWORK)
+    if network.find_router(ROUTER) is None:
+        client.show("router", "create", "--external-gateway", external.NAME, ROUTER)
+    router, subnet = network.find_router(ROUTER), network.find_subnet(NETWORK)
+    if not any(ip["subnet_id"] == subnet.id for port in network.ports(device_id=router.id) for ip in port.fixed_ips):
+        client.show("router", "add", "subnet", ROUTER, NETWORK)
+    group = network.find_security_group(GROUP)
+    if group is None:
+        client.show("security", "group", "create", GROUP)
+        client.show("security", "group", "rule", "create", "--protocol", "tcp", "--dst-port", "22", GROUP)
+        client.show("security", "group", "rule", "create", "--protocol", "icmp", GROUP)
+
+
+def ensure_floating_ip(client: Client) -> str:
+    """The server's floating IP."""
+    network = client.sdk.network
+    server = client.sdk.compute.find_server(SERVER, ignore_missing=False)
+    (port,) = network.ports(device_id=server.id)
+    for floating in network.ips(port_id=port.id):
+        return str(floating.floating_ip_address)
+    free = next((str(each.floating_ip_address) for each in network.ips() if each.port_id is None), None)
+    if free is None:
+        shown = json.loads(client.show("floating", "ip", "create", "-f", "json", external.NAME))
+        free = str(shown["floating_ip_address"])
+    client.show("server", "add", "floating", "ip", SERVER, free)
+    return free
+
+
+def login(address: str, private_key: Path, say: Say) -> str:
+    """What the guest says of itself over SSH. Raises CloudError when it does not let us in."""
+    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5"]
+    words = ["ssh", "-i", str(private_key), *(f"-o{each}" for each in options), f"root@{address}", LOOK_AROUND]
+    say(f"$ ssh -i {private_key} root@{address}")
+    deadline = time.monotonic() + BOOT_TIME
+    while True:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+        if done.returncode != 255:
+            return done.stdout
+        if time.monotonic() > deadline:
+            raise CloudError(f"no login at {address}: {done.stderr.strip()}")
+        time.sleep(0.5)
+
+
 def ensure_server(client: Client, settings: CloudSettings, directory: Path, say: Say) -> None:
     """Boot the server and show its operation's steps as they happen; one that already runs is left alone."""
     found = client.sdk.compute.find_server(SERVER)
@@ -120,8 +180,11 @@ def ensure_server(client: Client, settings: CloudSettings, directory: Path, say:
         client.show("server", "delete", "--wait", SERVER)
     user_data = directory / "user-data"
     write_private(user_data, USER_DATA)
+    networks = (
+        ("--network", NETWORK, "--security-group", GROUP) if settings.networking == "neutron" else ("--nic", "none")
+    )
     command = (
-        *("server", "create", "--image", IMAGE, "--flavor", FLAVOR, "--key-name", KEY, "--nic", "none"),
+        *("server", "create", "--image", IMAGE, "--flavor", FLAVOR, "--key-name", KEY, *networks),
         *("--user-data", str(user_data), "--config-drive", "true", "--wait", SERVER),
     )
     failure: list[CloudError] = []

@@ -36,7 +36,6 @@ SOCKET_PATH_LIMIT = 107
 
 _PACKAGES = "apt-get install libvirt-daemon-system qemu-system-x86 qemu-utils (or: make setup)"
 _REAPER = Path(__file__).with_name("reaper.py")
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOUNTS = {
     "libvirt/etc": "/etc/libvirt",
     "libvirt/lib": "/var/lib/libvirt",
@@ -78,10 +77,10 @@ def probe_hypervisor() -> Unavailable | None:
     """Why this machine and this user cannot run guests on libvirt, with the remedy; None when they can."""
     if os.geteuid() != 0:
         return Unavailable("libvirt guests need root: run as root, or use --hypervisor sim")
-    if shutil.which("qemu-system-x86_64", path=_SYSTEM_PATH) is None:
+    if shutil.which("qemu-system-x86_64", path=processes.SYSTEM_PATH) is None:
         return Unavailable(f"QEMU is not installed (qemu-system-x86_64 not found): {_PACKAGES}")
     for daemon in ("libvirtd", "virtlogd"):
-        if shutil.which(daemon, path=_SYSTEM_PATH) is None:
+        if shutil.which(daemon, path=processes.SYSTEM_PATH) is None:
             return Unavailable(f"libvirt is not installed ({daemon} not found): {_PACKAGES}")
     if importlib.util.find_spec("libvirt") is None:
         return Unavailable("libvirt's Python binding is not installed: run 'make setup' as root (it needs libvirt-dev)")
@@ -254,7 +253,7 @@ def _ensure_daemon(state_dir: Path, name: str, socket_name: str, network: Path |
     launched = processes.spawn_detached(
         [*within, "unshare", "--mount", "--propagation", "private", "sh", "-c", script],
         log,
-        {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"},
+        {"PATH": processes.SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"},
     )
     deadline = time.monotonic() + 15
     while True:

@@ -13,6 +13,9 @@ import msgspec
 
 from kilonova.allinone.files import write_private
 
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where daemons are, whatever the user's PATH says."""
+
 
 class ProcessId(msgspec.Struct, frozen=True, kw_only=True):
     """One process for all time: `started` is in clock ticks after boot (proc(5), field 22), `boot` names that boot."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -35,6 +36,10 @@ from kilonova.network.plane.shell import Shell
 Say = Callable[[str], None]
 
 
+NETWORK_TOOLS = {"ip": "iproute2", "nft": "nftables", "dnsmasq": "dnsmasq-base", "radvd": "radvd"}
+"""Programs by the Debian packages that they are in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
     """What the user said."""
@@ -44,7 +49,7 @@ class UpOptions:
     port_offset: int = 0
     hypervisor: HypervisorKind | None = None
     sim_hosts: int = 1
-    networking: NetworkingKind = "none"
+    networking: NetworkingKind = "neutron"
     config_files: tuple[Path, ...] = ()
 
     def as_words(self) -> list[str]:
@@ -83,6 +88,17 @@ def choose_hypervisor(wanted: HypervisorKind | None, say: Say) -> HypervisorKind
     return "sim"
 
 
+def check_network_tools() -> None:
+    """Raises CloudError when a program is missing that the network plane runs."""
+    missing = {name for name in NETWORK_TOOLS if shutil.which(name, path=processes.SYSTEM_PATH) is None}
+    if missing:
+        packages = " ".join(sorted(NETWORK_TOOLS[name] for name in missing))
+        raise CloudError(
+            f"the network plane needs {', '.join(sorted(missing))}",
+            remedy=f"apt-get install {packages} (or: make setup), or --networking none",
+        )
+
+
 def make_settings(options: UpOptions, opened: state.StateDir, hypervisor: HypervisorKind) -> CloudSettings:
     """The options with everything that follows from them."""
     ports = Ports.with_offset(options.port_offset)
@@ -118,6 +134,8 @@ def run_up(options: UpOptions, *, say: Say, on_ready: Callable[[CloudSettings], 
         with state.held(opened.path):
             hypervisor = choose_hypervisor(options.hypervisor, say)
             settings = make_settings(options, opened, hypervisor)
+            if settings.netns is not None:
+                check_network_tools()
             cloud = Cloud(settings, opened.secrets, options=options.as_dict(), progress=say)
             _run(_up(cloud, settings, say, on_ready))
     except OSError as error:

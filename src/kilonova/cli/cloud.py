@@ -30,7 +30,7 @@ def up(
     sim_hosts: Annotated[int, typer.Option(min=1, help="Hosts of the simulated hypervisor.")] = 1,
     networking: Annotated[
         Literal["neutron", "none"], typer.Option(help="neutron: Neutron with our data plane. none: no ports.")
-    ] = "none",
+    ] = "neutron",
     detach: Annotated[bool, typer.Option("--detach", help="Return when the cloud is ready, and leave it up.")] = False,
     config_file: Annotated[list[Path] | None, typer.Option(help="An operator's nova.conf; may be repeated.")] = None,
 ) -> None:

@@ -39,6 +39,9 @@ def demo(
         directory = settings.state_dir / "demo"
         steps.ensure_flavor(client)
         private_key = steps.ensure_key(client, directory)
+        if settings.networking == "neutron":
+            _headline("a network, a router, a security group")
+            steps.ensure_network(client)
         _headline("a server, with user data and a config drive")
         steps.ensure_server(client, settings, directory, say)
         say("waiting for the guest's own word")
@@ -46,6 +49,14 @@ def demo(
         say(f"$ openstack console log show --lines 12 {steps.SERVER}")
         for line in console.splitlines()[-12:]:
             say(f"    {line}")
+        if settings.networking == "neutron":
+            _headline("a login through a floating IP")
+            address = steps.ensure_floating_ip(client)
+            if settings.hypervisor == "libvirt":
+                for line in steps.login(address, private_key, say).splitlines():
+                    say(f"    {line}")
+            else:
+                say(f"(nothing answers at {address}: the hypervisor is simulated)")
     finally:
         if teardown:
             _headline("stopping everything")

@@ -15,7 +15,7 @@ from kilonova.allinone.files import write_private
 from kilonova.errors import HostFailure
 from kilonova.network.plane import events
 
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+_ENVIRONMENT = {"PATH": processes.SYSTEM_PATH, "LC_ALL": "C.UTF-8"}
 
 
 class Daemon:
