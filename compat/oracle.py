@@ -95,6 +95,9 @@ async def oracle(log: Path) -> AsyncIterator[Side]:
                     hosts=tuple(about["hosts"]),
                     image=about["images"][0],
                     other_image=about["images"][1],
+                    network=about["network"],
+                    ports=tuple(about["ports"]),
+                    group=about["group"],
                 )
         finally:
             process.stdin.close()

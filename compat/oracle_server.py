@@ -17,6 +17,7 @@ import socketserver
 import sys
 import threading
 import unittest
+import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -29,6 +30,7 @@ from nova import monkey_patch  # type: ignore[import-not-found]  # only the orac
 monkey_patch.patch()
 
 from futurist._thread import ThreadWorker  # type: ignore[import-not-found]  # noqa: E402
+from neutronclient.common import exceptions as neutron_exceptions  # type: ignore[import-not-found]  # noqa: E402
 from nova import policy  # noqa: E402, what comes before decides how this is loaded
 from nova.tests.functional import integrated_helpers  # type: ignore[import-not-found]  # noqa: E402
 
@@ -39,6 +41,10 @@ ROLES = {
     "other": "reader,member",
     "reader": "reader",
 }
+PUBLIC = "7d5a0fb0-4c8e-4a57-8d4d-0b6ad9a5f001"
+"""The external network; ours has the same id."""
+PORTS = [f"ce531f90-199f-48c0-816c-13e38010b44{number}" for number in range(4, 7)]
+"""Ours has these, too."""
 OTHER_PROJECT = "0123456789abcdef0123456789abcdef"
 NO_ROLE = "nobody"
 
@@ -69,6 +75,103 @@ def as_identity(application: Application, project: str) -> Application:
     return identified
 
 
+def more_of_networking(fixture: Any) -> None:
+    """What the simulated Networking lacks: an external network, floating IPs, changes of security groups."""
+
+    def missing(status: int = 404, message: str = "It could not be found.") -> Exception:
+        error: Exception = neutron_exceptions.NeutronClientException(message=message, status_code=status)
+        return error
+
+    project = fixture.network_1["project_id"]
+    public = {**fixture.network_1, "id": PUBLIC, "name": "public", "router:external": True, "shared": False}
+    fixture._networks = {**fixture._networks, PUBLIC: {**public, "project_id": "", "tenant_id": ""}}
+    # Else the first port that is made is always this one, and Compute remembers it from servers long gone.
+    fixture._ports[fixture.default_port["id"]] = {**fixture.default_port, "device_id": "somebody"}
+    for number, id in enumerate(PORTS):
+        own = {"id": id, "mac_address": f"fa:16:3e:4c:2c:{40 + number}"}
+        address = {**fixture.port_1["fixed_ips"][0], "ip_address": f"192.168.1.{40 + number}"}
+        fixture._ports[id] = {**fixture.port_1, **own, "fixed_ips": [address]}
+    floating: dict[str, Any] = {}
+    default = fixture.security_group
+    ingress = [fixture.security_group_rule_ip4_ingress, fixture.security_group_rule_ip6_ingress]
+    groups = fixture._security_groups = {default["id"]: {**default, "security_group_rules": ingress}}
+    extensions = [*fixture.list_extensions()["extensions"], {"alias": "fip-port-details", "name": "details"}]
+    fixture.list_extensions = lambda *args, **kwargs: {"extensions": extensions}
+
+    def the(known: dict[str, Any], key: str) -> Any:
+        if key not in known:
+            raise missing()
+        return known[key]
+
+    def create_floatingip(body: Any) -> Any:
+        made = {
+            "id": str(uuid.uuid4()), "floating_ip_address": f"203.0.113.{10 + len(floating)}", "fixed_ip_address": None,
+            "port_id": None, "port_details": None, "project_id": project, "tenant_id": project, "status": "DOWN",
+            **body["floatingip"],
+        }  # fmt: skip
+        floating[made["id"]] = made
+        return {"floatingip": dict(made)}
+
+    def update_floatingip(id: str, body: Any) -> Any:
+        port = fixture._ports.get(body["floatingip"]["port_id"])
+        the(floating, id).update({"fixed_ip_address": None, **body["floatingip"], "port_details": port})
+        return {"floatingip": dict(floating[id])}
+
+    def list_floatingips(retrieve_all: bool = True, **params: Any) -> Any:
+        return {"floatingips": fixture._list_resource(floating, retrieve_all, **params)}
+
+    def create_security_group(body: Any) -> Any:
+        made = {
+            "id": str(uuid.uuid4()), "project_id": project, "tenant_id": project, "security_group_rules": [],
+            **body["security_group"],
+        }  # fmt: skip
+        groups[made["id"]] = made
+        return {"security_group": made}
+
+    def update_security_group(id: str, body: Any) -> Any:
+        the(groups, id).update(body["security_group"])
+        return {"security_group": groups[id]}
+
+    def delete_security_group(id: str) -> None:
+        if any(id in port.get("security_groups", ()) for port in fixture._ports.values()):
+            raise missing(409, f"Security Group {id} in use.")
+        del groups[the(groups, id)["id"]]
+
+    def find_resource(resource: str, name_or_id: str, project_id: Any = None, *more: Any, **fields: Any) -> Any:
+        found = [group for group in groups.values() if name_or_id in (group["id"], group["name"])]
+        if not found:
+            raise neutron_exceptions.NotFound(message=f"Unable to find {resource} '{name_or_id}'")
+        if len(found) > 1:
+            raise neutron_exceptions.NeutronClientNoUniqueMatch(resource=resource, name=name_or_id)
+        return found[0]
+
+    def rules() -> dict[str, Any]:
+        return {rule["id"]: rule for group in groups.values() for rule in group["security_group_rules"]}
+
+    def create_security_group_rule(body: Any) -> Any:
+        made = [
+            {"port_range_min": None, "port_range_max": None, **rule, "id": str(uuid.uuid4())}
+            for rule in body["security_group_rules"]
+        ]
+        for rule in made:
+            the(groups, rule["security_group_id"])["security_group_rules"].append(rule)
+        return {"security_group_rules": made}
+
+    def delete_security_group_rule(id: str) -> None:
+        rule = the(rules(), id)
+        groups[rule["security_group_id"]]["security_group_rules"].remove(rule)
+
+    for function in (
+        create_floatingip, update_floatingip, list_floatingips, create_security_group, update_security_group,
+        delete_security_group, create_security_group_rule, delete_security_group_rule, find_resource,
+    ):  # fmt: skip
+        setattr(fixture, function.__name__, function)
+    fixture.show_floatingip = lambda id: {"floatingip": dict(the(floating, id))}
+    fixture.delete_floatingip = lambda id: floating.pop(the(floating, id)["id"])
+    fixture.show_security_group = lambda id: {"security_group": the(groups, id)}
+    fixture.show_security_group_rule = lambda id: {"security_group_rule": the(rules(), id)}
+
+
 class Oracle(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
     ADMIN_API = True
     CAST_AS_CALL = False
@@ -89,6 +192,7 @@ class Oracle(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         self.flags(enforce_new_defaults=True, group="oslo_policy")
         # A deployment does not check its own answers; its tests do, and refuse what would have been accepted.
         self.flags(response_validation="ignore", group="api")
+        more_of_networking(self.neutron)
         policy.reset()
         policy.init(suppress_deprecation_warnings=True)
         project = self.api_fixture.project_id
@@ -100,6 +204,9 @@ class Oracle(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
             "project": project,
             "images": [image["id"] for image in self.glance.detail(None)],
             "hosts": ["host-1", "host-2"],
+            "network": self.neutron.network_1["id"],
+            "ports": PORTS,
+            "group": self.neutron.security_group["id"],
         }
         sys.__stdout__.write(json.dumps(about) + "\n")  # type: ignore[union-attr]
         sys.__stdout__.flush()  # type: ignore[union-attr]

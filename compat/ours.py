@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -14,6 +15,7 @@ from kilonova.agent.sim.driver import SimOptions
 from kilonova.api.app import create_app
 from kilonova.testing.cloud import make_cloud
 from kilonova.testing.identity import PROJECT, StaticTokens
+from kilonova.testing.network import FakeNetworking
 
 IMAGES = {
     "155d900f-4e14-4e4c-a73d-069cbf4541e6": {"architecture": "x86_64"},
@@ -31,11 +33,39 @@ FLAVORS = [
 """Id, name, RAM (MiB), disk (GiB), VCPUs, extra specs: what the reference's fixtures come with."""
 
 
+NETWORK = "3cb9bc59-5699-4588-a4b1-b87f96708bc6"
+PORTS = tuple(f"ce531f90-199f-48c0-816c-13e38010b44{number}" for number in range(4, 7))
+GROUP = "aec9df91-db1f-4e04-8ac6-e761d8461c53"
+PUBLIC = "7d5a0fb0-4c8e-4a57-8d4d-0b6ad9a5f001"
+"""The reference's simulated Networking has these too."""
+
+
+async def _networking() -> FakeNetworking:
+    network = FakeNetworking()
+    rules: list[dict[str, Any]] = [
+        {
+            "id": f"{number:08d}-1a17-4ff4-ae77-ab348bfe13a7", "direction": "ingress", "ethertype": ethertype,
+            "protocol": None, "remote_group_id": GROUP, "remote_ip_prefix": None, "security_group_id": GROUP,
+        }
+        for number, ethertype in enumerate(("IPv4", "IPv6"))
+    ]  # fmt: skip
+    network.collections["security-groups"][GROUP] = {
+        "id": GROUP, "name": "default", "description": "Default security group", "project_id": PROJECT,
+        "tenant_id": PROJECT, "security_group_rules": rules,
+    }  # fmt: skip
+    network.add_network("private", project_id=PROJECT, cidrs=("192.168.1.0/24",), id=NETWORK)
+    network.add_network("public", project_id="", cidrs=("203.0.113.0/24",), external=True, id=PUBLIC)
+    own = {"network_id": NETWORK, "project_id": PROJECT}
+    await network.create("ports", [own | {"id": port} for port in PORTS])
+    return network
+
+
 @contextlib.asynccontextmanager
 async def ours() -> AsyncIterator[Side]:
     with tempfile.TemporaryDirectory() as directory:
         options = SimOptions(vcpus=2, memory_mb=8192, local_gb=1028)
-        async with make_cloud(Path(directory), hosts=2, options=options, synchronous="OFF") as cloud:
+        network = await _networking()
+        async with make_cloud(Path(directory), hosts=2, options=options, synchronous="OFF", network=network) as cloud:
             for image, properties in IMAGES.items():
                 cloud.images.add(image, name="fakeimage123456", size=25165824, properties=properties)
             transport = httpx.ASGITransport(app=create_app(cloud.rt, StaticTokens()))
@@ -49,6 +79,9 @@ async def ours() -> AsyncIterator[Side]:
                     hosts=tuple(cloud.hosts),
                     image=first,
                     other_image=second,
+                    network=NETWORK,
+                    ports=PORTS,
+                    group=GROUP,
                 )
                 await _furnish(side)
                 yield side

@@ -30,6 +30,12 @@ class Side:
     """Names of the compute services' hosts, and of their nodes where those differ."""
     image: str
     other_image: str
+    network: str
+    """A network of the project; the only one but for the external network 'public'."""
+    ports: tuple[str, ...]
+    """Ports of the project's own on it, which nobody uses; one for each story that needs one."""
+    group: str
+    """The project's security group 'default'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -234,7 +234,7 @@ def rule_of(asked: dict[str, Any]) -> Document:
         raise Invalid("Not enough parameters to build a valid rule.")
     else:
         protocol = lowest = highest = None
-    if cidr is not None and cidr.prefixlen == 0 and int(cidr.network_address):
+    if cidr is not None and cidr.network.prefixlen == 0 and int(cidr):
         raise Invalid(f"Bad prefix for network in cidr {cidr}")
     return {
         "security_group_id": asked["parent_group_id"],
@@ -248,12 +248,12 @@ def rule_of(asked: dict[str, Any]) -> Document:
     }
 
 
-def _cidr(asked: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _cidr(asked: Any) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
     text = unquote(str(asked)) if asked else "0.0.0.0/0"
     try:
         if "/" not in text:
             raise ValueError
-        return ipaddress.ip_network(text, strict=False)
+        return ipaddress.ip_interface(text)
     except ValueError:
         raise Invalid(f"Invalid cidr {asked}.") from None
 
