@@ -15,6 +15,7 @@ from oslo_config import cfg
 
 from kilonova.api.settings import ApiSettings
 from kilonova.errors import Invalid
+from kilonova.metadata.settings import MetadataSettings
 from kilonova.settings import ComputeSettings, QuotaDefaults
 
 _DEFAULT: list[cfg.Opt] = [
@@ -48,6 +49,18 @@ _API: list[cfg.Opt] = [
     cfg.IntOpt("max_limit", default=1000, min=1, help="Most items in one page of a list"),
     cfg.StrOpt("compute_link_prefix", help="What links to Compute begin with, if not with the request's address"),
     cfg.BoolOpt("enable_instance_password", default=True, help="Tell admin passwords in answers to create and rebuild"),
+    cfg.StrOpt("dhcp_domain", default="novalocal", help="Domain of the host names that guests are told"),
+    cfg.IntOpt("metadata_cache_expiration", default=15, min=0, help="Seconds for which metadata is kept"),
+    cfg.ListOpt("vendordata_providers", default=["StaticJSON"], help="Of StaticJSON, DynamicJSON"),
+    cfg.StrOpt("vendordata_jsonfile_path", help="The document of provider StaticJSON"),
+    cfg.ListOpt("vendordata_dynamic_targets", default=[], help="NAME@URL of the services of provider DynamicJSON"),
+    cfg.IntOpt("vendordata_dynamic_connect_timeout", default=5, min=3, help="Seconds to connect to such a service"),
+    cfg.IntOpt("vendordata_dynamic_read_timeout", default=5, min=0, help="Seconds to wait for its answer"),
+    cfg.BoolOpt("vendordata_dynamic_failure_fatal", default=False, help="Answer 503 when such a service fails"),
+]
+_NEUTRON: list[cfg.Opt] = [
+    cfg.BoolOpt("service_metadata_proxy", default=False, help="Metadata is asked for by Networking's proxies"),
+    cfg.StrOpt("metadata_proxy_shared_secret", default="", secret=True, help="With which those proxies sign"),
 ]
 _SCHEDULER: list[cfg.Opt] = [
     cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts tried for one server"),
@@ -106,6 +119,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "libvirt": _LIBVIRT,
     "image_cache": _IMAGE_CACHE,
     "vnc": _VNC,
+    "neutron": _NEUTRON,
     "quota": _QUOTA,
     "oslo_middleware": _MIDDLEWARE,
     "wsgi": _WSGI,
@@ -176,6 +190,26 @@ def api_settings(conf: cfg.ConfigOpts, *, identity_url: str) -> ApiSettings:
     )
 
 
+def metadata_settings(conf: cfg.ConfigOpts) -> MetadataSettings:
+    """The metadata service's settings. Raises Invalid for a target that is no NAME@URL."""
+    targets = [tuple(target.split("@", 1)) for target in conf.api.vendordata_dynamic_targets]
+    wrong = [target for target in targets if len(target) != 2 or not all(target)]
+    if wrong:
+        raise Invalid(f"Configuration: [api] vendordata_dynamic_targets: {'@'.join(wrong[0])!r} is no NAME@URL.")
+    return MetadataSettings(
+        service_metadata_proxy=conf.neutron.service_metadata_proxy,
+        shared_secret=conf.neutron.metadata_proxy_shared_secret,
+        cache_expiration=float(conf.api.metadata_cache_expiration),
+        dhcp_domain=conf.api.dhcp_domain,
+        vendordata_providers=tuple(conf.api.vendordata_providers),
+        vendordata_file=Path(conf.api.vendordata_jsonfile_path) if conf.api.vendordata_jsonfile_path else None,
+        vendordata_targets=tuple((name, url) for name, url in targets),
+        vendordata_connect_timeout=float(conf.api.vendordata_dynamic_connect_timeout),
+        vendordata_read_timeout=float(conf.api.vendordata_dynamic_read_timeout),
+        vendordata_failure_fatal=conf.api.vendordata_dynamic_failure_fatal,
+    )
+
+
 def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSettings:
     """The Compute domain's settings."""
     return ComputeSettings(
@@ -183,6 +217,7 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSett
         host=conf.host or socket.gethostname(),
         max_limit=conf.api.max_limit,
         compute_link_prefix=conf.api.compute_link_prefix,
+        dhcp_domain=conf.api.dhcp_domain,
         default_availability_zone=conf.default_availability_zone,
         internal_service_availability_zone=conf.internal_service_availability_zone,
         default_schedule_zone=conf.default_schedule_zone,

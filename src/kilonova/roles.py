@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import platform
 import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -24,7 +27,6 @@ from kilonova.allinone import external, uplink
 from kilonova.allinone.neutron import hints_address
 from kilonova.allinone.settings import CloudSettings, host_in_url
 from kilonova.api.app import create_app
-from kilonova.api.settings import ApiSettings
 from kilonova.bus.memory import MemoryBus
 from kilonova.clients.identity import IdentityClient, IdentityTokens
 from kilonova.clients.image import ImageClient
@@ -33,11 +35,13 @@ from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
 from kilonova.db import schema
 from kilonova.db.engine import Database
+from kilonova.metadata.service import MetadataService
+from kilonova.metadata.settings import MetadataSettings
 from kilonova.network.desired import plans
 from kilonova.network.link import NetworkService
 from kilonova.network.outline import outlines
 from kilonova.network.plane.links import Site
-from kilonova.network.plane.metadata_proxy import MetadataService
+from kilonova.network.plane.metadata_proxy import MetadataTarget
 from kilonova.network.plane.plane import Plane
 from kilonova.network.plane.shell import Shell
 from kilonova.network.rest import NeutronRest
@@ -46,6 +50,9 @@ from kilonova.network.sim_plane import SimPlanes
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""ASGI's."""
 
 log = structlog.get_logger()
 
@@ -117,9 +124,17 @@ class Roles:
         await self._start_agents(stack, conf, rt, images, directory)
         if settings.networking == "neutron":
             await self._start_network(stack, rt)
+        metadata = MetadataService(rt, self._metadata_settings(conf))
+        stack.push_async_callback(metadata.close)
+        await self._serve(stack, metadata, settings.ports.metadata)
         tokens = IdentityTokens(identity, cache_time=conf.keystone_authtoken.token_cache_time)
         api = config.api_settings(conf, identity_url=settings.identity_url)
-        await self._start_api(stack, rt, tokens, api)
+        await self._serve(stack, create_app(rt, tokens, projects=tokens, settings=api), settings.ports.compute)
+
+    def _metadata_settings(self, conf: cfg.ConfigOpts) -> MetadataSettings:
+        # Whatever the file says: those who ask are our own proxies.
+        secret = self.settings.metadata_secret
+        return replace(config.metadata_settings(conf), service_metadata_proxy=True, shared_secret=secret)
 
     async def _start_agents(
         self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, rt: Runtime, images: ImageClient, directory: Path
@@ -196,22 +211,19 @@ class Roles:
             space=space.name,
             directory=settings.plane_dir,
             site=Site(uplinks={external.NAME: uplink.DEVICE}),
-            metadata=MetadataService(url=metadata, secret=settings.metadata_secret),
+            metadata=MetadataTarget(url=metadata, secret=settings.metadata_secret),
             prepare=lambda: uplink.ensure(
                 Shell(), settings.cloud_id, space.name, external.external_range(settings.cloud_id)
             ),
         )
 
-    async def _start_api(
-        self, stack: contextlib.AsyncExitStack, rt: Runtime, tokens: IdentityTokens, api: ApiSettings
-    ) -> None:
+    async def _serve(self, stack: contextlib.AsyncExitStack, app: Application, port: int) -> None:
+        """Answer HTTP at one of the cloud's ports until the stack ends."""
         family = socket.AF_INET6 if ":" in self.settings.bind else socket.AF_INET
-        listener = socket.create_server(
-            (self.settings.bind, self.settings.ports.compute), family=family, backlog=1024, reuse_port=False
-        )
+        listener = socket.create_server((self.settings.bind, port), family=family, backlog=1024, reuse_port=False)
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(rt, tokens, projects=tokens, settings=api),
+                app,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -231,7 +243,7 @@ class Roles:
         while not server.started:
             if task.done():
                 await task
-                raise RuntimeError("the API server ended at once")
+                raise RuntimeError(f"the server at port {port} ended at once")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:

@@ -63,7 +63,6 @@ _LATER = """
     GET /servers/{server_id}/migrations/{id} [2.23-]
     DELETE /servers/{server_id}/migrations/{id} [2.24-]
     POST /servers/{server_id}/migrations/{id}/action force_complete [2.22-]
-    DELETE,GET /servers/{server_id}/os-server-password
     GET,POST /servers/{server_id}/os-volume_attachments
     DELETE,GET,PUT /servers/{server_id}/os-volume_attachments/{id}
     POST /servers/{server_id}/remote-consoles [2.6-]

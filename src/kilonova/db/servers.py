@@ -68,6 +68,7 @@ class Server:
     fault: dict[str, Any] | None
     machine_type: str | None
     cpu_model: str | None
+    guest_password: str | None
     desired_power: int | None
     operation_id: int | None
     deleting: bool

@@ -309,6 +309,10 @@ def _free(subnet: Document, taken: set[str]) -> str:
     )
 
 
+def _values(value: Any) -> set[str]:
+    return {str(each) for each in value} if isinstance(value, list) else {str(value)}
+
+
 def _matches(document: Document, filters: Mapping[str, Filter] | None) -> bool:
     for name, value in (filters or {}).items():
         if name == "fields":
@@ -317,6 +321,6 @@ def _matches(document: Document, filters: Mapping[str, Filter] | None) -> bool:
         if name == "fixed_ips":
             if not {f"ip_address={ip['ip_address']}" for ip in document["fixed_ips"]} & wanted:
                 return False
-        elif str(document.get(name)) not in wanted:
+        elif not wanted & _values(document.get(name)):
             return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kilonova.agent.commands import RebuildArgs
 from kilonova.compute import states
+from kilonova.console import tokens
 from kilonova.db.engine import Tx
 from kilonova.engine.model import Data, Run, Step, Workflow
 from kilonova.workflows.env import Env
@@ -20,6 +21,7 @@ async def rebuild(run: Run[Env]) -> Data:
 
 
 async def succeed(tx: Tx, run: Run[Env]) -> None:
+    await tokens.revoke(tx, run.server_uuid)
     built = run.data.pop("built")
     await shared.settle(
         tx,
@@ -29,6 +31,7 @@ async def succeed(tx: Tx, run: Run[Env]) -> None:
         launched_at=run.env.rt.world.now(),
         machine_type=built.get("machine_type"),
         cpu_model=built.get("cpu_model"),
+        guest_password=None,
         fault=None,
     )
 

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 
 from kilonova.api.fields import OPEN_QUERY, Schema
 from kilonova.api.routing import Action, Handler, Route, action, route
-from kilonova.api.servers import create, instance_actions, interfaces, ips, metadata, schemas, show, tags, update
+from kilonova.api.servers import (
+    create,
+    instance_actions,
+    interfaces,
+    ips,
+    metadata,
+    password,
+    schemas,
+    show,
+    tags,
+    update,
+)
 from kilonova.api.servers.actions import network, power, rebuild, refused, state
 from kilonova.api.servers.actions import schemas as bodies
 
@@ -18,6 +29,7 @@ _IPS = "/servers/{server_id}/ips"
 _INTERFACES = "/servers/{server_id}/os-interface"
 _GROUPS = "/servers/{server_id}/os-security-groups"
 _ACTIONS = "/servers/{server_id}/os-instance-actions"
+_PASSWORD = "/servers/{server_id}/os-server-password"
 
 
 def _action(key: str, handler: Handler, body: Schema, status: int = 202, until: str | None = None) -> Action:
@@ -107,6 +119,8 @@ ROUTES: tuple[Route | Action, ...] = (
     route("POST", _INTERFACES, interfaces.create, "interfaces:create", body=schemas.INTERFACE_ATTACH),
     route("DELETE", _INTERFACES + "/{id}", interfaces.delete, "interfaces:delete", status=202),
     route("GET", _GROUPS, interfaces.security_groups, "server-security-groups:index"),
+    route("GET", _PASSWORD, password.show, "server-password:show"),
+    route("DELETE", _PASSWORD, password.clear, "server-password:clear", status=204),
     route("GET", _ACTIONS, instance_actions.index, "instance-actions:index", query=schemas.INSTANCE_ACTIONS),
     route("GET", _ACTIONS + "/{id}", instance_actions.show, "instance-actions:show"),
 )

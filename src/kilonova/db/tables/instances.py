@@ -63,6 +63,7 @@ instances = sa.Table(
     sa.Column("fault", Json, comment="code, message, details, created"),
     sa.Column("machine_type", Name),
     sa.Column("cpu_model", Name),
+    sa.Column("guest_password", LongText, comment="As the guest has posted it, encrypted"),
     sa.Column(
         "desired_power", sa.Integer, comment="What the owner asked for last: 1 running, 3 paused, 4 off, 7 suspended"
     ),

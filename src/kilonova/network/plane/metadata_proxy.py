@@ -34,7 +34,7 @@ _PASSED = frozenset({b"content-type", b"accept", b"user-agent"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetadataService:
+class MetadataTarget:
     """`url`: without a path."""
 
     url: str
@@ -44,7 +44,7 @@ class MetadataService:
 class MetadataProxy:
     """One for a plane; `open` for each namespace."""
 
-    def __init__(self, service: MetadataService) -> None:
+    def __init__(self, service: MetadataTarget) -> None:
         self._service = service
         self._http = httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT, trust_env=False)
         self._servers: dict[str, asyncio.Server] = {}

@@ -19,7 +19,7 @@ from kilonova.network.plan import Plan
 from kilonova.network.plane import events, pieces
 from kilonova.network.plane.apply import Applier, Outcome
 from kilonova.network.plane.links import Site
-from kilonova.network.plane.metadata_proxy import MetadataProxy, MetadataService
+from kilonova.network.plane.metadata_proxy import MetadataProxy, MetadataTarget
 from kilonova.network.plane.names import Spaces
 from kilonova.world import World
 
@@ -56,7 +56,7 @@ class Plane:
         space: str,
         directory: Path,
         site: Site,
-        metadata: MetadataService | None = None,
+        metadata: MetadataTarget | None = None,
         prepare: Callable[[], None] = lambda: None,
         period: float = PERIOD,
     ) -> None:

@@ -53,6 +53,38 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "console_auth_tokens",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("token_hash", sa.String(length=64), nullable=False, comment="SHA-256; the token is kept nowhere"),
+        sa.Column("server_uuid", sa.String(length=36), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False, comment="Of the server when the token was issued"),
+        sa.Column("console_type", sa.String(length=16), nullable=False, comment="novnc or serial"),
+        sa.Column("address", sa.String(length=255), nullable=False, comment="Of the console when the token was issued"),
+        sa.Column("port", sa.Integer(), nullable=False),
+        sa.Column("expires_at", sa.Double(), nullable=False, comment="Database clock, seconds"),
+        sa.Column(
+            "session_hash",
+            sa.String(length=64),
+            nullable=True,
+            comment="Who consumed it; empty: somebody who cannot come back",
+        ),
+        sa.Column(
+            "connection",
+            sa.String(length=36),
+            nullable=True,
+            comment="The connection that has the console, or had it last",
+        ),
+        sa.Column("reconnect_until", sa.Double(), nullable=True, comment="Database clock, seconds"),
+        sa.Column("revoked", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_console_auth_tokens")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_console_auth_tokens_token_hash")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_console_auth_tokens_connection", "console_auth_tokens", ["connection"], unique=False)
+    op.create_index("ix_console_auth_tokens_expires_at", "console_auth_tokens", ["expires_at"], unique=False)
+    op.create_index("ix_console_auth_tokens_server", "console_auth_tokens", ["server_uuid"], unique=False)
+    op.create_table(
         "instance_actions",
         sa.Column("id", Id, nullable=False),
         sa.Column("kind", sa.String(length=64), nullable=False, comment="Workflow"),
@@ -204,6 +236,7 @@ def upgrade() -> None:
         sa.Column("fault", Json, nullable=True, comment="code, message, details, created"),
         sa.Column("machine_type", sa.String(length=255), nullable=True),
         sa.Column("cpu_model", sa.String(length=255), nullable=True),
+        sa.Column("guest_password", LongText, nullable=True, comment="As the guest has posted it, encrypted"),
         sa.Column(
             "desired_power",
             sa.Integer(),
