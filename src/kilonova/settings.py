@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kilonova.console.settings import ConsoleSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaDefaults:
@@ -54,4 +56,5 @@ class ComputeSettings:
     """Whether a guest whose ports are not wired in time fails on its host, instead of being started all the same."""
     attach_timeout: float = 300.0
     """Seconds that a client who attaches an interface is kept waiting for it."""
+    console: ConsoleSettings = field(default_factory=ConsoleSettings)
     quota: QuotaDefaults = field(default_factory=QuotaDefaults)

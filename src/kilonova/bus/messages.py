@@ -75,7 +75,7 @@ class PowerReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class ServerQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """API -> agent, bounded and read-only: `console_output`, `diagnostics`, `power_state`."""
+    """API -> agent, bounded and read-only: `console_output`, `diagnostics`, `power_state`, `console`."""
 
     server_uuid: str
     what: str
@@ -111,6 +111,23 @@ class NetworkEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     port_id: str | None = None
 
 
+class ConsumeConsoleToken(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Console proxy -> consoleauth: what does this open? The token is used up by it.
+
+    Answered by `refused` (and `message`), or by connection, server, kind, seconds, host, port and ticket.
+    """
+
+    token: str
+    session: str = ""
+    """Made up by the page; whoever has it may come back for a while."""
+
+
+class LiveConsoles(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Console proxy -> consoleauth, every few seconds: the connections it has. Answered by those that `ended`."""
+
+    connections: list[str]
+
+
 Message = (
     Command
     | Result
@@ -123,6 +140,8 @@ Message = (
     | SchedulingQuestion
     | Wake
     | NetworkEvent
+    | ConsumeConsoleToken
+    | LiveConsoles
     | PlaneGreeting
     | PlanePlan
     | PlaneReport

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from kilonova.compute import claims, quota_usage, states
 from kilonova.compute.quota_usage import Amount
+from kilonova.console import tokens
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.tables import tags
@@ -53,6 +54,7 @@ async def succeed(tx: Tx, run: Run[Env]) -> None:
         network_info=None,
         addresses={},
     )
+    await tokens.revoke(tx, run.server_uuid)
     await tx.execute(sa.delete(tags).where(tags.c.resource_id == run.server_uuid))
 
 

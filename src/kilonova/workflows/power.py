@@ -8,6 +8,7 @@ import msgspec
 
 from kilonova.agent.commands import ServerArgs, StartArgs, StopArgs
 from kilonova.compute import states
+from kilonova.console import tokens
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
 from kilonova.engine.model import Data, Effect, Finish, Run, Step, Workflow
@@ -40,6 +41,8 @@ def _effect(verb: str, make_args: MakeArgs) -> Effect[Env]:
 
 def _succeed(vm_state: str) -> Finish[Env]:
     async def succeed(tx: Tx, run: Run[Env]) -> None:
+        if vm_state in (states.STOPPED, states.SUSPENDED):
+            await tokens.revoke(tx, run.server_uuid)
         await shared.settle(tx, run, vm_state=vm_state, power_state=run.data.pop("power_state"), fault=None)
 
     return succeed

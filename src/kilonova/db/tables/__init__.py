@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kilonova.db.tables.base import metadata
+from kilonova.db.tables.console_tokens import console_tokens
 from kilonova.db.tables.flavors import instance_type_projects, instance_types
 from kilonova.db.tables.hosts import compute_nodes, services, tombstones
 from kilonova.db.tables.instances import instances, tags
@@ -12,6 +13,7 @@ from kilonova.db.tables.quotas import quota_classes, quota_usages, quotas
 
 __all__ = [
     "compute_nodes",
+    "console_tokens",
     "instance_type_projects",
     "instance_types",
     "instances",

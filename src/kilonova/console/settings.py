@@ -1,0 +1,44 @@
+"""Settings of consoles with their defaults; `config.py` fills them from nova.conf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+VNC = "novnc"
+SERIAL = "serial"
+"""Types of consoles, as tokens have them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleSettings:
+    """What the API and consoleauth know of consoles. Durations in seconds."""
+
+    vnc_enabled: bool = True
+    vnc_url: str = "http://127.0.0.1:6080/vnc_auto.html"
+    """`[vnc] novncproxy_base_url`"""
+    serial_enabled: bool = True
+    serial_url: str = "http://127.0.0.1:6080/serial.html"
+    """`[serial_console] base_url`"""
+    token_ttl: float = 600.0
+    """`[consoleauth] token_ttl`: how long a token waits for its browser."""
+    enforce_session_timeout: bool = False
+    """`[consoleauth] enforce_session_timeout`: a session ends when its token would."""
+    reconnect: float = 60.0
+    """How long after its connection broke the session that consumed a token may come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """What a console proxy knows. Durations in seconds, sizes in bytes."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """`[console] allowed_origins`: host names, or host:port, whose pages may open consoles too."""
+    idle_timeout: float = 0.0
+    """`[console] idle_timeout`: a session in which the user does nothing for so long ends; 0: never."""
+    watch: float = 5.0
+    """How often the proxy asks whether its sessions may go on."""
+    connect_timeout: float = 10.0
+    message_limit: int = 1024 * 1024
+    """The largest message of a browser: what it may paste at once."""
+    buffer: int = 32 * 1024
+    """Held of each direction of a session while the other side does not take it."""
