@@ -61,7 +61,7 @@ async def changed(play: Play) -> None:
             return
         view = answer.json()["interfaceAttachment"]
         play.name(view["port_id"], step)
-        play.note(step, f"{_OPERATION}:create", at, token, (sorted(view), view["net_id"] == network, view.get("tag")))
+        play.note(step, f"{_OPERATION}:create", at, token, [sorted(view), view["net_id"] == network, view.get("tag")])
         await play.ask(f"{step} shown", f"{_OPERATION}:show", "GET", f"{path}/{view['port_id']}", at=at, loose=LOOSE)
         gone = await play.ask(
             f"{step} detached", f"{_OPERATION}:delete", "DELETE", f"{path}/{view['port_id']}", at=at, token=token

@@ -46,7 +46,7 @@ async def accepted(play: Play) -> None:
             what = {
                 "status": shown["status"],
                 "addresses": {
-                    name: [(entry["version"], entry.get("OS-EXT-IPS:type")) for entry in entries]
+                    name: [[entry["version"], entry.get("OS-EXT-IPS:type")] for entry in entries]
                     for name, entries in shown["addresses"].items()
                 },
             }

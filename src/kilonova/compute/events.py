@@ -29,6 +29,7 @@ class Event:
 class _Place:
     host: str | None
     owner: str | None
+    deleting: bool
 
 
 async def take(rt: Runtime, events: list[Event], needs_tag: frozenset[str]) -> list[int]:
@@ -48,20 +49,21 @@ async def take(rt: Runtime, events: list[Event], needs_tag: frozenset[str]) -> l
             codes.append(422)
         else:
             codes.append(200)
-            if event.name.startswith(NETWORK):
+            # Of a server on its way out nobody wants to know.
+            if event.name.startswith(NETWORK) and not place.deleting:
                 await _tell(rt, event, place)
     return codes
 
 
 async def _places(rt: Runtime, uuids: list[str]) -> dict[str, _Place]:
     query = (
-        sa.select(instances.c.uuid, instances.c.host, operations.c.owner)
+        sa.select(instances.c.uuid, instances.c.host, operations.c.owner, instances.c.deleting)
         .select_from(instances.outerjoin(operations, operations.c.id == instances.c.operation_id))
         .where(instances.c.uuid.in_(uuids), instances.c.deleted == 0)
     )
 
     async def read(tx: Tx) -> dict[str, _Place]:
-        return {row.uuid: _Place(row.host, row.owner) for row in await tx.execute(query)}
+        return {row.uuid: _Place(row.host, row.owner, row.deleting) for row in await tx.execute(query)}
 
     return await rt.db.read(read)
 

@@ -24,9 +24,6 @@ class Plugging:
             if not waiting:
                 self._waiting.pop(server_uuid, None)
 
-    def on_event(self, server_uuid: str) -> bool:
-        """Whether somebody was waiting."""
-        waiting = self._waiting.get(server_uuid, set())
-        for event in waiting:
+    def on_event(self, server_uuid: str) -> None:
+        for event in self._waiting.get(server_uuid, ()):
             event.set()
-        return bool(waiting)

@@ -39,6 +39,9 @@ from kilonova.workflows.env import Env
 
 log = structlog.get_logger()
 
+PLUGGING = ("vif-plugged", "vif-unplugged")
+"""Events after which Networking tells of a port what it told before, but for its status."""
+
 
 class Conductor:
     """One per process; any number of processes."""
@@ -123,8 +126,8 @@ class Conductor:
                 for operation_id in await self.power_states.on_report(message):
                     self.engine.wake(operation_id)
             case NetworkEvent():
-                waited_for = self.env.plugging.on_event(message.server_uuid)
-                if not waited_for or message.name != "vif-plugged":
+                self.env.plugging.on_event(message.server_uuid)
+                if message.name not in PLUGGING:
                     self.network_info.poke(message.server_uuid)
             case _:
                 log.warning("message not for a conductor", kind=type(message).__name__)

@@ -43,11 +43,14 @@ async def build(run: Run[Env]) -> Data:
     settings, host = run.env.rt.settings, run.data["host"]
     files = (run.operation.secrets or {}).get("files")
     spec = shared.spec(server, settings, files)
-    built = await shared.command(run, "prepare", host, "prepare", BootArgs(spec=spec, start=False), with_secrets=True)
-    await ports.wait_wired(run, server, [nic.port_id for nic in spec.nics])
+    args = BootArgs(spec=spec, start=False)
+    # Whoever wires ports may be done before the host says that it has plugged them.
+    with run.env.plugging.expect(server.uuid) as news:
+        built = await shared.command(run, "prepare", host, "prepare", args, with_secrets=True)
+        await ports.wait_wired(run, server, [nic.port_id for nic in spec.nics], news)
     # Injected files are on the config drive by now.
-    args = StartArgs(spec=shared.spec(server, settings))
-    started = await shared.command(run, "start", host, "start", args)
+    start = StartArgs(spec=shared.spec(server, settings))
+    started = await shared.command(run, "start", host, "start", start)
     return {"built": {**built, "power_state": started["power_state"]}}
 
 

@@ -252,10 +252,11 @@ def with_nics(server: Server, nics: Sequence[Nic], **changes: Any) -> Server:
 # -- waiting
 
 
-async def wait_wired(run: Run[Env], server: Server, port_ids: Sequence[str]) -> None:
+async def wait_wired(run: Run[Env], server: Server, port_ids: Sequence[str], news: asyncio.Event) -> None:
     """Until Networking says that all of them are wired. Events only make us look earlier: what counts is the port.
 
-    Raises Aborted of kind `host` when it takes longer than `vif_plugging_timeout` and that is fatal.
+    `news`: as `Plugging.expect` gives it. Raises Aborted of kind `host` when it takes longer than
+    `vif_plugging_timeout` and that is fatal.
     """
     settings = run.env.rt.settings
     if not port_ids or settings.vif_plugging_timeout <= 0:
@@ -263,18 +264,18 @@ async def wait_wired(run: Run[Env], server: Server, port_ids: Sequence[str]) -> 
     api = networking(run)
     until = run.env.rt.world.monotonic() + settings.vif_plugging_timeout
     looks = 0
-    with run.env.plugging.expect(server.uuid) as event:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOKS[min(looks, len(LOOKS) - 1)]):
-                    await event.wait()
-            event.clear()
-            looks += 1
-            try:
-                found = await api.find("ports", {"device_id": server.uuid})
-            except Unavailable as error:
-                log.info("ports not looked at", server=server.uuid, reason=error.message)
-                continue
+    waiting = set(port_ids)
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOKS[min(looks, len(LOOKS) - 1)]):
+                await news.wait()
+        news.clear()
+        looks += 1
+        try:
+            found = await api.find("ports", {"device_id": server.uuid})
+        except Unavailable as error:
+            log.info("ports not looked at", server=server.uuid, reason=error.message)
+        else:
             waiting = set(port_ids) - {port["id"] for port in found if port["status"] == "ACTIVE"}
             gone = set(port_ids) - {port["id"] for port in found}
             if gone:
@@ -282,8 +283,8 @@ async def wait_wired(run: Run[Env], server: Server, port_ids: Sequence[str]) -> 
             if not waiting:
                 await _drop(api, server, found, port_ids)
                 return
-            if run.env.rt.world.monotonic() >= until:
-                break
+        if run.env.rt.world.monotonic() >= until:
+            break
     message = (
         f"Networking did not report port {', '.join(sorted(waiting))} as plugged on host '{server.host}' "
         f"within {settings.vif_plugging_timeout:.0f} seconds."
