@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prepares this checkout: Debian packages (as root), .venv, and .services/ with Keystone, Glance and Neutron.
-#   scripts/setup.sh [--tests]     --tests: also what only the tests need (MariaDB, RabbitMQ; nothing is started)
+#   scripts/setup.sh [--tests]     --tests: also what only the tests need (MariaDB, RabbitMQ, Chromium; nothing is started)
 # A second run finds everything in place and takes well under a second, without a network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,9 @@ unset PYTHONDONTWRITEBYTECODE
 runtime=(libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils e2fsprogs)
 network=(iproute2 nftables dnsmasq-base radvd openssh-client)
 build=(libvirt-dev pkg-config gcc python3-dev python3-venv)
-tests=(mariadb-server rabbitmq-server)
+tests=(mariadb-server rabbitmq-server chromium)
+# What the console pages are made around; unpacked here instead of installed, so that nobody need be root.
+pages=(novnc node-xterm)
 
 log=$(mktemp)
 trap 'rm -f "$log" "$log".*' EXIT
@@ -137,6 +139,31 @@ warm() {
     echo "setup: services built once ($(took "$began"))"
 }
 
+console_pages() {
+    local began where=.services/console archive
+    [ "$(cat "$where/stamp" 2>/dev/null)" = "${pages[*]}" ] && return 0
+    if ! command -v apt-get >/dev/null; then
+        echo "setup: not a Debian system: console pages need noVNC (docs/console.md)"
+        return 0
+    fi
+    began=$(now)
+    rm -rf "$where.new"
+    mkdir -p "$where.new/packages"
+    # Without it the cloud works but for the pages, which say what is missing.
+    if ! (cd "$where.new/packages" && quietly apt-get -q -o Acquire::Retries=3 download "${pages[@]}"); then
+        echo "setup: no console pages: apt-get download ${pages[*]} failed (see above); 'apt-get update' as root may help"
+        return 0
+    fi
+    for archive in "$where.new"/packages/*.deb; do
+        quietly dpkg-deb -x "$archive" "$where.new" || fail "console pages: $archive cannot be unpacked (see above)"
+    done
+    rm -rf "$where.new/packages"
+    echo "${pages[*]}" >"$where.new/stamp"
+    rm -rf "$where"
+    mv "$where.new" "$where"
+    echo "setup: console pages ($(took "$began"))"
+}
+
 # One at a time in one checkout.
 exec 9>.setup.lock
 flock 9
@@ -158,6 +185,7 @@ else
     python=$(find_python)
     start_services
 fi
+console_pages
 own_environment
 wait $services
 network_driver
