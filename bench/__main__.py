@@ -71,6 +71,10 @@ class Bench:
             async with statements.bench(directory) as made:
                 self.found.counted = await statements.count_life(made) | await statements.count_requests(made)
                 self.found.idle_statements = await statements.count_idle(made, 10.0)
+            directory = self.directory / "ports"
+            directory.mkdir()
+            counted, self.found.calls = await statements.count_ports(directory)
+            self.found.counted |= counted
 
         asyncio.run(count())
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from bench.compare import Compared
 from bench.creates import Burst, OneByOne, Survival
 from bench.footprint import Footprint
-from bench.statements import BUDGETS, Counted
+from bench.networking import ANSWER, Calls
+from bench.statements import BUDGETS, CALLS, Counted
 
 MIB = 1 << 20
 
@@ -25,6 +26,8 @@ class Results:
     compared: list[Compared] = field(default_factory=list)
     counted: dict[str, Counted] = field(default_factory=dict)
     idle_statements: float = 0.0
+    calls: dict[str, Calls] = field(default_factory=dict)
+    """Of Networking."""
     empty: list[Burst] = field(default_factory=list)
     full: list[Burst] = field(default_factory=list)
     one_by_one: OneByOne | None = None
@@ -83,6 +86,22 @@ def statements(results: Results) -> str:
     ]
     text = _table(("what", "data statements", "budget", "transactions that write (BEGIN, COMMIT)"), rows)
     return f"{text}\n\nWith nothing to do: {results.idle_statements:.1f} statements a second."
+
+
+def calls(results: Results) -> str:
+    rows = [
+        (
+            name,
+            str(found.calls.total()),
+            str(CALLS[name]),
+            ", ".join(f"{count} {what}" if count > 1 else what for what, count in sorted(found.calls.items())),
+            _ms(found.waited),
+            _ms(found.seconds - found.waited),
+        )
+        for name, found in results.calls.items()
+    ]
+    head = ("what", "calls", "budget", "which", "waiting for Networking, ms", "else, ms")
+    return f"{_table(head, rows)}\n\nEach call takes {_ms(ANSWER)} ms here."
 
 
 def life(results: Results) -> str:
@@ -148,6 +167,8 @@ def tables(results: Results) -> str:
             requests(results),
             "### Statements",
             statements(results),
+            "### Networking's calls",
+            calls(results),
             "### Servers on the simulated hypervisor",
             life(results),
             "### Start and memory",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 import httpx
 
 from bench import scene
+from bench.networking import Calls, WatchedNetworking
 from bench.watch import Watch
 from kilonova.api.app import create_app
 from kilonova.db.engine import Database
 from kilonova.testing.cloud import TestCloud, make_cloud
-from kilonova.testing.identity import StaticTokens
+from kilonova.testing.identity import PROJECT, StaticTokens
+from kilonova.testing.network import FakeNetworking
 
 BUDGETS = {
     "GET /servers/{id}": 2,
@@ -33,14 +35,28 @@ BUDGETS = {
     "POST /servers, refused by its schema": 0,
     "create to ACTIVE, networks 'none'": 20,
     "delete to gone": 15,
+    "create to ACTIVE, one port": 20,
+    "delete to gone, one port": 16,
+    "attach an interface": 20,
+    "detach an interface": 20,
 }
 """Data statements at most; BEGIN and COMMIT are counted apart."""
+
+CALLS = {
+    "create to ACTIVE, one port": 7,
+    "create to ACTIVE, four ports": 7,
+    "delete to gone, one port": 2,
+    "attach an interface": 10,
+    "detach an interface": 2,
+}
+"""Of Networking at most, by action. What can be asked in one call for all ports of a server is."""
 
 _BACKGROUND = (
     "UPDATE services SET last_seen",  # heartbeats, one statement a second for all hosts together
     "SELECT instance_actions.id \nFROM instance_actions",  # the sweep for operations that nobody was told of
     "SELECT services.incarnation \nFROM services",  # an agent's report of power states, at its start and now and then
     "UPDATE instance_actions SET lease_until",  # leases, one statement for all operations of a process
+    "SELECT instance_actions.state, instance_actions.error",  # looks of a request that waits for its operation
 )
 
 
@@ -101,16 +117,20 @@ class Bench:
             await asyncio.sleep(0.02)
         await self.cloud.conductor.engine.idle()
 
-    async def create(self) -> str:
-        created = await self.request("POST", "/servers", scene.SERVER, 202)
+    async def create(self, networks: Any = "none") -> str:
+        body = {"server": scene.SERVER["server"] | {"networks": networks}}
+        created = await self.request("POST", "/servers", body, 202)
         return str(created["server"]["id"])
 
 
 @contextlib.asynccontextmanager
-async def bench(directory: Path) -> AsyncIterator[Bench]:
+async def bench(directory: Path, network: FakeNetworking | None = None) -> AsyncIterator[Bench]:
+    """`network`: Networking of the cloud, which has none otherwise."""
     async with contextlib.AsyncExitStack() as stack:
         cloud = await stack.enter_async_context(
-            make_cloud(directory, settings=scene.SETTINGS, options=scene.HOST, sweep=3600.0, synchronous="OFF")
+            make_cloud(
+                directory, settings=scene.SETTINGS, options=scene.HOST, sweep=3600.0, synchronous="OFF", network=network
+            )
         )
         scene.add_image(cloud.images)
         await scene.add_flavors(cloud.rt.db)
@@ -158,6 +178,42 @@ async def count_life(made: Bench) -> dict[str, Counted]:
         await made.request("DELETE", f"/servers/{uuid}", status=204)
         await made.settled(uuid, gone=True)
     return {"create to ACTIVE, networks 'none'": created, "delete to gone": deleted}
+
+
+async def count_ports(directory: Path) -> tuple[dict[str, Counted], dict[str, Calls]]:
+    """Statements, and calls of Networking, in the life of a server's ports."""
+    network = WatchedNetworking()
+    on = [{"uuid": network.add_network("lan", project_id=PROJECT)["id"]}]
+    statements: dict[str, Counted] = {}
+    calls: dict[str, Calls] = {}
+
+    @contextlib.contextmanager
+    def watching(name: str) -> Iterator[None]:
+        with counting(made.db) as statements[name], network.watched() as calls[name]:
+            yield
+
+    async with bench(directory, network) as made:
+        await made.settled(await made.create(on))
+        with watching("create to ACTIVE, one port"):
+            uuid = await made.create(on)
+            await made.settled(uuid)
+        path = f"/servers/{uuid}/os-interface"
+        with watching("attach an interface"):
+            asked = {"interfaceAttachment": {"net_id": on[0]["uuid"]}}
+            port = (await made.request("POST", path, asked))["interfaceAttachment"]["port_id"]
+            await made.settled(uuid)
+        with watching("detach an interface"):
+            await made.request("DELETE", f"{path}/{port}", status=202)
+            await made.settled(uuid)
+        # What events set off meanwhile is not the next one's.
+        await asyncio.sleep(0.3)
+        with watching("delete to gone, one port"):
+            await made.request("DELETE", f"/servers/{uuid}", status=204)
+            await made.settled(uuid, gone=True)
+        with watching("create to ACTIVE, four ports"):
+            await made.settled(await made.create(on * 4))
+    del statements["create to ACTIVE, four ports"]
+    return statements, calls
 
 
 async def count_idle(made: Bench, seconds: float) -> float:

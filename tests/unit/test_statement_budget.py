@@ -10,6 +10,9 @@ from bench import statements
 async def test_requests_and_operations_stay_within_their_budgets_of_statements(tmp_path: Path) -> None:
     async with statements.bench(tmp_path) as made:
         counted = await statements.count_life(made) | await statements.count_requests(made)
+    (tmp_path / "ports").mkdir()
+    with_ports, calls = await statements.count_ports(tmp_path / "ports")
+    counted |= with_ports
     assert counted.keys() == statements.BUDGETS.keys()
     over = {
         name: [text.split("\n")[0][:80] for text in found.data]
@@ -17,6 +20,9 @@ async def test_requests_and_operations_stay_within_their_budgets_of_statements(t
         if len(found.data) > statements.BUDGETS[name]
     }
     assert not over
+    assert calls.keys() == statements.CALLS.keys()
+    many = {name: found.calls for name, found in calls.items() if found.calls.total() > statements.CALLS[name]}
+    assert not many
 
 
 async def test_a_list_costs_the_same_statements_at_any_length(tmp_path: Path) -> None:

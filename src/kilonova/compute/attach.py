@@ -52,18 +52,19 @@ async def attach(
             await _check_free(api, network_id, fixed_ip)
         await room_for_ports(api, server.project_id, 1)
     request: PortRequest = {"network_id": network_id, "port_id": port_id, "fixed_ip": fixed_ip, "tag": tag}
+    request["place"] = rt.world.uuid()
 
-    def change(current: Server, operation_id: int) -> dict[str, Any]:
+    def change(current: Server) -> dict[str, Any]:
         known = ports.requests_of(current)
         if port_id is not None and any(other["port_id"] == port_id for other in known):
             raise Conflict(f"Port {port_id} is still in use.")
         # What is asked for stands in the row from now on: a delete that comes in between finds the port by it.
-        asked = request | {"place": f"operation {operation_id}"}
-        return {"request": asked, "columns": {"requested_networks": [*known, asked]}}
+        return {"requested_networks": [*known, request]}
 
     return await submit_attach(
-        rt, ctx, server, kind="attach_interface", action="attach_interface", vm_states=FROM, change=change
-    )
+        rt, ctx, server, kind="attach_interface", action="attach_interface", vm_states=FROM,
+        data={"request": request}, change=change,
+    )  # fmt: skip
 
 
 async def detach(rt: Runtime, ctx: RequestContext, server: Server, port_id: str) -> int:
@@ -78,8 +79,7 @@ async def detach(rt: Runtime, ctx: RequestContext, server: Server, port_id: str)
         raise NotFound(f"Port id {port_id} could not be found.")
     data = {"port_id": port_id, "mac": mac}
     return await submit_attach(
-        rt, ctx, server, kind="detach_interface", action="detach_interface", vm_states=FROM,
-        change=lambda current, operation_id: dict(data),
+        rt, ctx, server, kind="detach_interface", action="detach_interface", vm_states=FROM, data=data,
     )  # fmt: skip
 
 

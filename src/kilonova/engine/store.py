@@ -104,11 +104,6 @@ async def put_in_queue(tx: Tx, operation_id: int) -> None:
     await tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(state=QUEUED))
 
 
-async def set_data(tx: Tx, operation_id: int, data: dict[str, Any]) -> None:
-    """The parameters of an operation that was inserted in this transaction."""
-    await tx.execute(sa.update(operations).where(operations.c.id == operation_id).values(data=data))
-
-
 async def queued(tx: Tx, server_uuid: str) -> list[int]:
     """The operations that wait for their turn on this server, in their order."""
     c = operations.c

@@ -9,6 +9,7 @@ from kilonova.compute.quota_usage import Amount
 from kilonova.console import tokens
 from kilonova.db import servers
 from kilonova.db.engine import Tx
+from kilonova.db.servers import Server
 from kilonova.db.tables import tags
 from kilonova.engine.model import Data, Fenced, Run, Step, Workflow
 from kilonova.workflows.env import Env
@@ -18,7 +19,7 @@ from kilonova.workflows.steps.destroy import NETWORK, bury, destroy_on
 
 
 async def destroy(run: Run[Env]) -> Data:
-    server = await shared.load(run)
+    run.scratch["server"] = server = await shared.load(run)
     found = await destroy_on(run, server.host, "destroy") if server.host else {}
     # A pending change may have made ports that the row does not tell of: what was asked for decides.
     if run.env.rt.network is not None and ports.may_have_ports(server):
@@ -33,8 +34,9 @@ async def bury_all(tx: Tx, run: Run[Env], result: Data) -> None:
 
 
 async def succeed(tx: Tx, run: Run[Env]) -> None:
-    server = await servers.get(tx, run.server_uuid)
-    if server is None or server.operation_id != run.id:
+    # What it holds is changed by whoever has its slot; that this is still us the last change makes sure of.
+    server: Server | None = run.scratch.get("server") or await servers.get(tx, run.server_uuid)
+    if server is None:
         raise Fenced
     now = run.env.rt.world.now()
     await quota_usage.give_back(tx, server.project_id, Amount(1, server.vcpus, server.memory_mb))

@@ -114,12 +114,13 @@ async def submit_attach(
     kind: str,
     action: str,
     vm_states: Sequence[str],
-    change: Callable[[Server, int], dict[str, Any]],
+    data: dict[str, Any],
+    change: Callable[[Server], dict[str, Any]] = lambda server: {},
 ) -> int:
     """Start an operation of class 'attach', or queue it behind others of that class; returns its id.
 
-    It has no task state. `change` is given the server as it is now and the operation's id, and returns the operation's
-    data; under 'columns' stand columns of the server to be set at once. Raises Conflict, NotFound.
+    It has no task state. `change` is given the server as it is now, and returns columns of it to be set at once.
+    Raises Conflict, NotFound.
     """
     check_lock(ctx, server)
 
@@ -131,6 +132,7 @@ async def submit_attach(
         if current.host is None:
             raise Conflict(f"Instance {server.uuid} has no host: it was never built")
         free = current.operation_id is None
+        columns = change(current)
         operation_id = await store.insert(
             tx,
             kind=kind,
@@ -140,11 +142,9 @@ async def submit_attach(
             user_id=ctx.user_id,
             request_id=ctx.request_id,
             now=now,
+            data=data,
             state="ready" if free else QUEUED,
         )
-        data = change(current, operation_id)
-        columns = data.pop("columns", {})
-        await store.set_data(tx, operation_id, data)
         if free:
             columns["operation_id"] = operation_id
         await servers.update(tx, server.uuid, generation=current.generation + 1, updated_at=now, **columns)
