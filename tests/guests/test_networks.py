@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -41,7 +42,7 @@ class Guests(Lab):
         self.group_b = self.group(self.demo, "b", {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80})
         drive = {"config_drive": True}
         a1 = self.boot(self.admin, "a1", self.lan, FIRST, "a", **drive)
-        a2 = self.boot(self.admin, "a2", self.lan, SECOND, "a", **drive)
+        a2 = self.boot(self.admin, "a2", self.lan, SECOND, "a")
         b1 = self.boot(self.demo, "b1", self.other, FIRST, "b", **drive)
         self.a1, self.a2 = self.wait(self.admin, a1, a2)
         (self.b1,) = self.wait(self.demo, b1)
@@ -72,6 +73,17 @@ def test_guests_get_their_addresses_by_dhcp(lab: Guests) -> None:
         assert "169.254.169.254 via 10.0.0.2" in shown
         assert shown.rstrip().endswith("1450")
         assert lab.port(who, server).status == "ACTIVE"
+
+
+def test_the_metadata_service_knows_equal_addresses_apart(lab: Guests) -> None:
+    for network, server in ((lab.lan, lab.a1), (lab.other, lab.b1)):
+        url = "http://169.254.169.254/openstack/latest/meta_data.json"
+        told = json.loads(lab.inside(network, FIRST, f"wget -q -O - {url}"))
+        assert (told["uuid"], told["name"]) == (server.id, server.name)
+        assert "admin_pass" not in told
+    assert lab.inside(lab.lan, FIRST, "wget -q -O - http://169.254.169.254/latest/meta-data/local-ipv4") == FIRST
+    # The one without a config drive had its key from there.
+    assert "src=metadata" in lab.console(lab.admin, lab.a2)
 
 
 def test_projects_with_the_same_addresses_do_not_meet(lab: Guests) -> None:

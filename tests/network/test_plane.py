@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -21,11 +23,13 @@ from kilonova import netns
 from kilonova.allinone import libvirtd
 from kilonova.bus.memory import MemoryBus
 from kilonova.bus.messages import Answer, Message
+from kilonova.metadata.signing import sign
 from kilonova.network.desired import plans
 from kilonova.network.messages import ROLE, PlanePlan, PlaneReport, plane_address
 from kilonova.network.plane import names
 from kilonova.network.plane.apply import remove_everything
 from kilonova.network.plane.links import Site
+from kilonova.network.plane.metadata_proxy import MetadataTarget
 from kilonova.network.plane.plane import Plane
 from kilonova.network.role import PlaneHost
 from kilonova.world import World
@@ -54,6 +58,7 @@ class TwoHosts:
     planes: dict[str, Plane] = field(default_factory=dict)
     reports: dict[str, PlaneReport] = field(default_factory=dict)
     guests: list[str] = field(default_factory=list)
+    metadata: MetadataTarget | None = None
 
     def space(self, host: str) -> str:
         return f"{self.prefix}{host}"
@@ -76,7 +81,7 @@ class TwoHosts:
     async def plane(self, host: str, number: int) -> None:
         self.planes[host] = Plane(
             self.bus, World(), host=host, space=self.space(host), directory=self.directory / host,
-            site=Site(tunnel_ip=f"192.0.2.{number}"),
+            site=Site(tunnel_ip=f"192.0.2.{number}"), metadata=self.metadata,
         )  # fmt: skip
         await self.planes[host].start()
 
@@ -111,16 +116,53 @@ class TwoHosts:
         await self.bus.close()
 
 
+class Service:
+    """Where the planes' proxies ask: answers with what they said of who asks."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self.server = server
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        self.server.close()
+        await self.server.wait_closed()
+
+
+async def _metadata_service() -> Service:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+                said = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+                told = {name: value for name, value in said.items() if name.startswith("x-")} | {
+                    "path": head[0].split()[1]
+                }
+                body = json.dumps(told).encode()
+                kind = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+                writer.write(kind % len(body) + body)
+                await writer.drain()
+        writer.close()
+
+    return Service(await asyncio.start_server(handle, "127.0.0.1", 0))
+
+
 @pytest.fixture
 async def two(tmp_path: Path) -> AsyncIterator[TwoHosts]:
     bus = MemoryBus()
     await bus.start()
-    made = TwoHosts(prefix=f"kt{secrets.token_hex(3)}", directory=tmp_path, bus=bus)
+    service = await _metadata_service()
+    made = TwoHosts(
+        prefix=f"kt{secrets.token_hex(3)}",
+        directory=tmp_path,
+        bus=bus,
+        metadata=MetadataTarget(url=service.url, secret="s3cret"),
+    )
     try:
         await made.start()
         yield made
     finally:
         await made.close()
+        await service.close()
 
 
 async def until(check: Callable[[], Any]) -> None:
@@ -321,3 +363,48 @@ async def test_floating_ip_and_translation(lan: Lan) -> None:
         peers.append(peer)
     assert peers == ["172.24.250.30", "172.24.250.20"]
     listener.close()
+
+
+def _get(space: str, url: str, **headers: str) -> tuple[int, str]:
+    """As a guest asks."""
+
+    def ask() -> tuple[int, str]:
+        answer = httpx.get(url, headers=headers, timeout=10, trust_env=False)
+        return answer.status_code, answer.text
+
+    return netns.in_namespace(netns.path_of(space), ask)
+
+
+async def test_the_metadata_proxy_says_who_asks_and_believes_no_guest(lan: Lan) -> None:
+    two, world = lan.two, lan.two.documents
+    # Another network with the same addresses, on the same host.
+    other = world.network("other", 8)
+    subnet = world.subnet("other", other, "10.0.0.0/24")
+    world.dhcp_port(other, "h1", (subnet, "10.0.0.2"))
+    twin = world.port("twin", other, "h1", (subnet, "10.0.0.5"), security_groups=[lan.group["id"]], project_id="two")
+    guests = {"a": lan.a, "twin": two.guest("h1", twin, "10.0.0.5")}
+    for guest in guests.values():
+        ip("-n", guest, "route", "add", "169.254.169.254/32", "via", "10.0.0.2")
+    await two.send()
+    await until(lambda: lan.wired("a", "twin"))
+    for name, guest in guests.items():
+        port = world.kinds["ports"][uid(name)]
+        await until(lambda guest=guest: reaches(guest, "169.254.169.254", 80))  # type: ignore[misc]
+        lies = {"X-Instance-ID": "another", "X-Forwarded-For": "192.0.2.7"}
+        status, text = await asyncio.to_thread(_get, guest, "http://169.254.169.254/openstack/latest/x?y=1", **lies)
+        assert (status, json.loads(text)) == (
+            200,
+            {
+                "path": "/openstack/latest/x?y=1",
+                "x-instance-id": port["device_id"],
+                "x-tenant-id": port["project_id"],
+                "x-forwarded-for": "10.0.0.5",
+                "x-instance-id-signature": sign("s3cret", port["device_id"]),
+            },
+        )
+    # An address that no server has.
+    ip("-n", two.planes["h1"]._applier.spaces.dhcp(other["id"]), "addr", "add", "10.0.0.77/24", "dev", "dhcp")
+    status, _ = await asyncio.to_thread(
+        _get, two.planes["h1"]._applier.spaces.dhcp(other["id"]), "http://169.254.169.254/"
+    )
+    assert status == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -28,6 +29,13 @@ Key = tuple[str, ...]
 
 SEED = 512
 """Bytes of randomness for each answer."""
+
+_PLACE = os.urandom(33)
+"""Stands in kept documents where each answer has a seed of its own."""
+_ENCODED_PLACE = base64.b64encode(_PLACE)
+
+MOST_DOCUMENTS = 100
+"""Kept for one asker."""
 
 MOST_KEPT = 10_000
 """Askers in the cache."""
@@ -88,21 +96,18 @@ class MetadataService:
         known = await self._server(key)
         kept = known.documents.get(path)
         if kept is not None:
-            return 200, kept
+            return 200, _seeded(kept)
         if len(found) == 3 and found[0] == "openstack" and found[2] == "password":
             return await self._password(known, found[1], scope["method"], receive)
         document = tree.listing(found) or await self._document(known, found)
-        if not document.fresh and len(known.documents) < len(OPENSTACK_VERSIONS) * 8:
+        if len(known.documents) < MOST_DOCUMENTS:
             known.documents[path] = document
-        return 200, document
+        return 200, _seeded(document)
 
     async def _document(self, known: _Known, found: list[str]) -> tree.Document:
         if found[-1] == "vendor_data2.json" and known.vendor is None:
             known.vendor = await self._vendor.of(known.facts, known.image_ref)
-        told = known.facts
-        if found[-1] == "meta_data.json":
-            told = replace(told, random_seed=os.urandom(SEED))
-        return _some(tree.document(told, found, known.vendor or self._vendor.static))
+        return _some(tree.document(known.facts, found, known.vendor or self._vendor.static))
 
     async def _server(self, key: Key) -> _Known:
         now = time.monotonic()
@@ -115,7 +120,10 @@ class MetadataService:
             self._known.pop(key, None)
             raise NotFound("There is no such instance.")
         known = _Known(
-            facts=facts.of_server(server, dhcp_domain=self._settings.dhcp_domain, address=asker.address),
+            facts=replace(
+                facts.of_server(server, dhcp_domain=self._settings.dhcp_domain, address=asker.address),
+                random_seed=_PLACE,
+            ),
             vendor=None,
             image_ref=server.image_ref,
             until=now + self._settings.cache_expiration,
@@ -148,6 +156,12 @@ class MetadataService:
                 break
         await guest_password.store_once(self._rt, known.facts.uuid, body)
         return 200, tree.Document(b"")
+
+
+def _seeded(document: tree.Document) -> tree.Document:
+    if not document.fresh:
+        return document
+    return replace(document, body=document.body.replace(_ENCODED_PLACE, base64.b64encode(os.urandom(SEED))))
 
 
 def _some(document: tree.Document | None) -> tree.Document:

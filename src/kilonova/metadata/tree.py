@@ -20,7 +20,7 @@ class Document:
     body: bytes
     kind: str = TEXT
     fresh: bool = False
-    """Another one each time: not to be kept."""
+    """Has a seed in it that is to be another one each time."""
 
 
 def parts(path: str) -> list[str]:

@@ -61,7 +61,7 @@ class MetadataProxy:
     async def open(self, space: str, listener: socket.socket) -> None:
         config = uvicorn.Config(
             functools.partial(self._answer, space), log_config=None, access_log=False, lifespan="off",
-            server_header=False, ws="none",
+            server_header=False, ws="none", interface="asgi3",
         )  # fmt: skip
         config.load()
         protocol: Any = config.http_protocol_class
