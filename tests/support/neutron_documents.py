@@ -38,8 +38,10 @@ class Documents:
         return self._add("networks", name, **{"mtu": 1450, "admin_state_up": True, "subnets": []} | kind | fields)
 
     def flat(self, name: str, physical: str = "public") -> Json:
+        network = self.network(name, mtu=1500)
         kind = {"provider:network_type": "flat", "provider:segmentation_id": None}
-        return self.network(name, **kind, **{"provider:physical_network": physical}, mtu=1500)
+        network.update(kind | {"provider:physical_network": physical})
+        return network
 
     def subnet(self, name: str, network: Json, cidr: str, **fields: Any) -> Json:
         version = 6 if ":" in cidr else 4
