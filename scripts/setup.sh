@@ -140,8 +140,9 @@ warm() {
 }
 
 console_pages() {
-    local began where=.services/console archive
-    [ "$(cat "$where/stamp" 2>/dev/null)" = "${pages[*]}" ] && return 0
+    local began where=.services/console archive stamp
+    stamp="${pages[*]} $(stamp_of src/kilonova/console/bundle.py)"
+    [ "$(cat "$where/stamp" 2>/dev/null)" = "$stamp" ] && return 0
     if ! command -v apt-get >/dev/null; then
         echo "setup: not a Debian system: console pages need noVNC (docs/console.md)"
         return 0
@@ -157,8 +158,12 @@ console_pages() {
     for archive in "$where.new"/packages/*.deb; do
         quietly dpkg-deb -x "$archive" "$where.new" || fail "console pages: $archive cannot be unpacked (see above)"
     done
-    rm -rf "$where.new/packages"
-    echo "${pages[*]}" >"$where.new/stamp"
+    mkdir "$where.new/xterm"
+    quietly "$python" src/kilonova/console/bundle.py "$where.new/usr/share/nodejs/xterm/lib/public/Terminal.js" Terminal \
+        "$where.new/xterm/xterm.js" || fail "console pages: xterm.js cannot be put together (see above)"
+    cp "$where.new/usr/share/nodejs/xterm/lib/xterm.css" "$where.new/xterm/"
+    rm -rf "$where.new/packages" "$where.new/usr/share/nodejs"
+    echo "$stamp" >"$where.new/stamp"
     rm -rf "$where"
     mv "$where.new" "$where"
     echo "setup: console pages ($(took "$began"))"

@@ -14,6 +14,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from kilonova.api.settings import ApiSettings
+from kilonova.console.settings import ConsoleSettings, ProxySettings
 from kilonova.errors import Invalid
 from kilonova.metadata.settings import MetadataSettings
 from kilonova.settings import ComputeSettings, QuotaDefaults
@@ -87,6 +88,28 @@ _VNC: list[cfg.Opt] = [
     cfg.StrOpt(
         "server_listen", default="127.0.0.1", deprecated_name="vncserver_listen", help="Address screens listen at"
     ),
+    cfg.StrOpt(
+        "server_proxyclient_address",
+        default="127.0.0.1",
+        deprecated_name="vncserver_proxyclient_address",
+        help="Where console proxies reach this host's screens",
+    ),
+    cfg.StrOpt("novncproxy_base_url", help="The page that shows screens, as users reach it"),
+    cfg.StrOpt("novncproxy_host", help="Address the console proxy listens at"),
+    cfg.PortOpt("novncproxy_port", help="Port the console proxy listens at"),
+]
+_SERIAL: list[cfg.Opt] = [
+    cfg.BoolOpt("enabled", default=True, help="Let users at guests' serial lines"),
+    cfg.StrOpt("base_url", help="The page that shows serial lines, as users reach it"),
+    cfg.StrOpt("proxyclient_address", default="127.0.0.1", help="Where console proxies reach this host's serial lines"),
+]
+_CONSOLE: list[cfg.Opt] = [
+    cfg.ListOpt("allowed_origins", default=[], help="Hosts (or host:port) whose pages may open consoles too"),
+    cfg.IntOpt("idle_timeout", default=0, min=0, help="Seconds after which an idle console is closed; 0: never"),
+]
+_CONSOLEAUTH: list[cfg.Opt] = [
+    cfg.IntOpt("token_ttl", default=600, min=0, help="Seconds for which a console's URL is good"),
+    cfg.BoolOpt("enforce_session_timeout", default=False, help="End a console's session when its token expires"),
 ]
 _QUOTA: list[cfg.Opt] = [
     cfg.IntOpt(
@@ -119,6 +142,9 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "libvirt": _LIBVIRT,
     "image_cache": _IMAGE_CACHE,
     "vnc": _VNC,
+    "serial_console": _SERIAL,
+    "console": _CONSOLE,
+    "consoleauth": _CONSOLEAUTH,
     "neutron": _NEUTRON,
     "quota": _QUOTA,
     "oslo_middleware": _MIDDLEWARE,
@@ -240,4 +266,23 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSett
         reserved_host_memory_mb=conf.reserved_host_memory_mb,
         reserved_host_disk_mb=conf.reserved_host_disk_mb,
         quota=QuotaDefaults(**{name: conf.quota[name] for name in QuotaDefaults.__dataclass_fields__}),
+    )
+
+
+def console_settings(conf: cfg.ConfigOpts, *, proxy_url: str) -> ConsoleSettings:
+    """What the API and consoleauth know of consoles; the proxy's pages are at `proxy_url` unless the file says so."""
+    return ConsoleSettings(
+        vnc_enabled=conf.vnc.enabled,
+        vnc_url=conf.vnc.novncproxy_base_url or f"{proxy_url}/vnc_auto.html",
+        serial_enabled=conf.serial_console.enabled,
+        serial_url=conf.serial_console.base_url or f"{proxy_url}/serial.html",
+        token_ttl=float(conf.consoleauth.token_ttl),
+        enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
+    )
+
+
+def proxy_settings(conf: cfg.ConfigOpts) -> ProxySettings:
+    """What a console proxy knows."""
+    return ProxySettings(
+        allowed_origins=tuple(conf.console.allowed_origins), idle_timeout=float(conf.console.idle_timeout)
     )

@@ -280,6 +280,8 @@ def libvirt_driver(settings: CloudSettings, conf: cfg.ConfigOpts, compute: Compu
             machine_type=machine_types.get(platform.machine()),
             vnc_enabled=conf.vnc.enabled,
             vnc_listen=conf.vnc.server_listen,
+            vnc_proxyclient_address=conf.vnc.server_proxyclient_address,
+            serial_proxyclient_address=conf.serial_console.proxyclient_address,
             tb_cache_mib=conf.libvirt.tb_cache_size,
             mem_stats_period=conf.libvirt.mem_stats_period_seconds,
             num_pcie_ports=conf.libvirt.num_pcie_ports,

@@ -27,9 +27,6 @@ RECOGNISED = {
     "createImage": {"name": "i"},
     "evacuate": {},
     "os-migrateLive": {"host": None, "block_migration": False},
-    "os-getVNCConsole": {"type": "novnc"},
-    "os-getSPICEConsole": {"type": "spice-html5"},
-    "os-getSerialConsole": {"type": "serial"},
 }
 
 

@@ -17,12 +17,12 @@ import msgspec
 import structlog
 
 from kilonova.agent.commands import Context, NoImages, decode_args
-from kilonova.agent.driver import Driver, ImageSource, Secrets
+from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
 from kilonova.agent.report import Periodic, Reporter, Ticker
 from kilonova.bus import Bus, Subscription
 from kilonova.bus.messages import Answer, Command, Message, ProgressReport, Result, ServerQuestion
-from kilonova.errors import HostFailure, Invalid, KilonovaError, Transient
+from kilonova.errors import Conflict, HostFailure, Invalid, KilonovaError, Transient
 from kilonova.world import World
 
 log = structlog.get_logger(__name__)
@@ -320,7 +320,18 @@ class Agent:
             return Answer(data=await self.driver.diagnostics(uuid))
         if question.what == "power_state":
             return Answer(data={"power_state": int(await self.driver.power_state(uuid))})
-        raise Invalid(f"'{question.what}' is no question; known are console_output, diagnostics, power_state.")
+        if question.what == "console":
+            return await self._console(uuid, question.args)
+        raise Invalid(f"'{question.what}' is no question; known are console, console_output, diagnostics, power_state.")
+
+    async def _console(self, uuid: str, args: dict[str, object]) -> Answer:
+        """`refused` says which kind of refusal the error is: `off` or `none`."""
+        kind: ConsoleKind = "serial" if args.get("kind") == "serial" else "vnc"
+        try:
+            found = await self.driver.console(uuid, kind, ticket=args.get("open") is True)
+        except (Conflict, Invalid) as error:
+            return Answer(data={"refused": "off" if isinstance(error, Conflict) else "none"}, error=error.message)
+        return Answer(data={"host": found.host, "port": found.port, "ticket": found.ticket})
 
     def _failed(self, command: Command, message: str, kind: str, details: str | None = None) -> Result:
         return Result(

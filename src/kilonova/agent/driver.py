@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -21,6 +21,7 @@ from kilonova.nic import Nic
 
 Progress = Callable[[str, int], Awaitable[None]]
 """Called with a stage's name and its per cent (0-100)."""
+ConsoleKind = Literal["vnc", "serial"]
 
 
 class PowerState(enum.IntEnum):
@@ -136,6 +137,15 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     disk_available_least: int | None = None
 
 
+class ConsoleAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a guest's screen or serial line is, as console proxies reach it."""
+
+    host: str
+    port: int
+    ticket: str | None = None
+    """To be said first, on a line of its own. None: the port is the guest's itself."""
+
+
 class ImageSource(Protocol):
     """Where images come from; `clients.image.ImageClient` or a test's own."""
 
@@ -223,3 +233,10 @@ class Driver(Protocol):
     async def console_output(self, uuid: str, lines: int | None) -> str: ...
 
     async def diagnostics(self, uuid: str) -> dict[str, object]: ...
+
+    async def console(self, uuid: str, kind: ConsoleKind, *, ticket: bool) -> ConsoleAddress:
+        """Where it is now. `ticket`: make one, where one is needed, good for one connection.
+
+        Raises Conflict while the guest is off, Invalid when it has no such console.
+        """
+        ...

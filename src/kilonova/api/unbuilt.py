@@ -35,7 +35,6 @@ _LATER = """
     DELETE,GET /os-baremetal-nodes/{id} [-2.35]
     POST /os-baremetal-nodes/{id}/action add_interface [-2.35]
     POST /os-baremetal-nodes/{id}/action remove_interface [-2.35]
-    GET /os-console-auth-tokens/{id}
     GET /os-hosts [-2.42]
     GET,PUT /os-hosts/{id} [-2.42]
     GET /os-hosts/{id}/reboot [-2.42]
@@ -65,7 +64,6 @@ _LATER = """
     POST /servers/{server_id}/migrations/{id}/action force_complete [2.22-]
     GET,POST /servers/{server_id}/os-volume_attachments
     DELETE,GET,PUT /servers/{server_id}/os-volume_attachments/{id}
-    POST /servers/{server_id}/remote-consoles [2.6-]
     GET,POST /servers/{server_id}/shares [2.97-]
     DELETE,GET /servers/{server_id}/shares/{id} [2.97-]
     GET /servers/{server_id}/topology [2.78-]

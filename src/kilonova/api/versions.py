@@ -34,6 +34,7 @@ _FORMAT = re.compile(r"^[1-9]\d{0,8}\.(0|[1-9]\d{0,8})$", re.ASCII)
 
 LEGACY = Version(2, 0)
 MIN = Version(2, 1)
+CONSOLE_TOKENS_OF_EVERY_TYPE = Version(2, 31)
 MAX = Version(2, 104)
 
 KEYPAIR_TYPES = Version(2, 2)

@@ -10,8 +10,9 @@ from typing import Any
 
 import libvirt
 
-from kilonova.agent.driver import PowerState
+from kilonova.agent.driver import ConsoleKind, PowerState
 from kilonova.agent.libvirt import guests
+from kilonova.errors import Conflict, Invalid
 
 _KIB = 1024
 
@@ -38,6 +39,25 @@ def _end_of(path: Path, limit: int) -> bytes:
             return stream.read(limit)
     except OSError:
         return b""
+
+
+def console_port(domain: Any, kind: ConsoleKind) -> int | None:
+    """The port of a guest's screen; None for its serial line, which has none.
+
+    Raises Conflict when the guest is off, Invalid when it has no such console.
+    """
+    if not domain.isActive():
+        raise Conflict(f"Server {domain.UUIDString()} is off.")
+    description = ET.fromstring(domain.XMLDesc(0))
+    if kind == "serial":
+        if description.find("devices/serial") is None:
+            raise Invalid(f"Server {domain.UUIDString()} has no serial line.")
+        return None
+    screen = description.find("devices/graphics[@type='vnc']")
+    port = int(screen.get("port", "-1")) if screen is not None else -1
+    if port <= 0:
+        raise Invalid(f"Server {domain.UUIDString()} has no screen.")
+    return port
 
 
 _STATES = {

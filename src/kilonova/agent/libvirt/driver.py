@@ -16,6 +16,8 @@ import structlog
 
 from kilonova.agent import configdrive
 from kilonova.agent.driver import (
+    ConsoleAddress,
+    ConsoleKind,
     Defined,
     Guest,
     GuestEvent,
@@ -34,7 +36,9 @@ from kilonova.agent.libvirt.disks import BASE, MIB, Disks
 from kilonova.agent.libvirt.events import Watch
 from kilonova.agent.libvirt.nics import Nics
 from kilonova.agent.libvirt.options import LibvirtOptions
+from kilonova.agent.libvirt.serial import SerialLine
 from kilonova.agent.threads import Pool, in_thread
+from kilonova.agent.tunnel import Tunnel
 from kilonova.agent.wanted import wanted
 from kilonova.errors import HostFailure, Invalid, KilonovaError, Transient
 from kilonova.world import World
@@ -68,6 +72,9 @@ class LibvirtDriver:
         # libvirtd answers five calls of one connection at once: what takes long must not keep the rest waiting
         self._slow = Connection(options.uri, self._slow_pool, timeout=options.long_call_timeout)
         self._abort = Connection(options.uri, self._abort_pool, timeout=options.call_timeout)
+        self._console_pool = Pool(options.threads, "libvirt-consoles")
+        self._consoles = Connection(options.uri, self._console_pool, timeout=options.call_timeout)
+        self._tunnel = Tunnel(self._world, options.serial_proxyclient_address)
         self._disks = Disks(options.state_path, options.deployment_id)
         self._images = ImageCache(
             options.state_path / BASE,
@@ -107,9 +114,10 @@ class LibvirtDriver:
             await asyncio.wait(self._tasks)
         self._tasks = []
         self._watch.detach()
-        for connection in (self._connection, self._slow, self._abort):
+        await self._tunnel.close()
+        for connection in (self._connection, self._slow, self._abort, self._consoles):
             await connection.close()
-        for pool in (self._pool, self._slow_pool, self._abort_pool):
+        for pool in (self._pool, self._slow_pool, self._abort_pool, self._console_pool):
             pool.close()
 
     async def inventory(self) -> Inventory:
@@ -306,6 +314,13 @@ class LibvirtDriver:
     async def diagnostics(self, uuid: str) -> dict[str, object]:
         virt_type = (await self._hardware_known()).virt_type
         return await self._with("asking", uuid, lambda domain: asking.diagnostics(domain, virt_type))
+
+    async def console(self, uuid: str, kind: ConsoleKind, *, ticket: bool) -> ConsoleAddress:
+        port = await self._with("asking", uuid, lambda domain: asking.console_port(domain, kind))
+        if port is not None:
+            return ConsoleAddress(host=self.options.vnc_proxyclient_address, port=port)
+        line = SerialLine(self._consoles, uuid, self.options.deployment_id)
+        return await self._tunnel.address_of(line.serve, ticket=ticket)
 
     # -- inside
 

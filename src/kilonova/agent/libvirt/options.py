@@ -36,6 +36,10 @@ class LibvirtOptions:
     vnc_enabled: bool = True
     vnc_listen: str = "127.0.0.1"
     """`[vnc] server_listen`"""
+    vnc_proxyclient_address: str = "127.0.0.1"
+    """`[vnc] server_proxyclient_address`: where console proxies reach the screens that listen there."""
+    serial_proxyclient_address: str = "127.0.0.1"
+    """`[serial_console] proxyclient_address`: where the agent lets console proxies in to serial lines."""
     tb_cache_mib: int = 32
     """`[libvirt] tb_cache_size`: each emulated guest's translation cache (QEMU's own default is far larger)."""
     mem_stats_period: int = 10

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import msgspec
 
 from kilonova.agent.driver import (
+    ConsoleAddress,
+    ConsoleKind,
     Defined,
     Guest,
     GuestEvent,
@@ -21,9 +24,11 @@ from kilonova.agent.driver import (
     ServerSpec,
 )
 from kilonova.agent.sim.download import Download
+from kilonova.agent.sim.screen import line, screen
 from kilonova.agent.sim.script import NOTHING, Script, Wishes, wishes
 from kilonova.agent.sim.state import CachedImage, SimGuest, SimHost, SimState
-from kilonova.errors import HostFailure, Invalid
+from kilonova.agent.tunnel import Tunnel
+from kilonova.errors import Conflict, HostFailure, Invalid
 from kilonova.world import World
 
 _ON = (PowerState.RUNNING, PowerState.PAUSED)
@@ -65,13 +70,14 @@ class SimDriver:
         self._world = world
         self._state = state
         self._host = SimHost()
+        self._tunnel = Tunnel(world, options.host_ip)
 
     async def start(self) -> None:
         if self._state is not None:
             self._host = await self._state.host(self.host)
 
     async def close(self) -> None:
-        return
+        await self._tunnel.close()
 
     async def inventory(self) -> Inventory:
         options = self.options
@@ -298,6 +304,14 @@ class SimDriver:
             "num_cpus": spec.vcpus,
             "memory_details": {"maximum": spec.memory_mb, "used": spec.memory_mb},
         }
+
+    async def console(self, uuid: str, kind: ConsoleKind, *, ticket: bool) -> ConsoleAddress:
+        guest = self._defined(uuid)
+        if guest.power_state not in _ON:
+            raise Conflict(f"Server {uuid} is off.")
+        name = guest.spec.display_name if guest.spec else uuid
+        serve = partial(screen, name) if kind == "vnc" else partial(line, partial(self._say, guest))
+        return await self._tunnel.address_of(serve, ticket=ticket)
 
     # -- what tests and the kill harness do and ask
 

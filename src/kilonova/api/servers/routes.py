@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from kilonova.api.fields import OPEN_QUERY, Schema
 from kilonova.api.routing import Action, Handler, Route, action, route
 from kilonova.api.servers import (
+    consoles,
     create,
     instance_actions,
     interfaces,
@@ -65,6 +66,27 @@ ROUTES: tuple[Route | Action, ...] = (
     _action("rebuild", rebuild.rebuild, schemas.SERVER_REBUILD),
     _action("lock", state.lock, bodies.LOCK),
     _action("os-getConsoleOutput", state.console_output, bodies.CONSOLE_OUTPUT, status=200),
+    _action(
+        "os-getVNCConsole",
+        consoles.action("os-getVNCConsole", "vnc"),
+        bodies.VNC_CONSOLE,
+        status=200,
+        until="2.5",
+    ),
+    _action(
+        "os-getSPICEConsole",
+        consoles.action("os-getSPICEConsole", "spice"),
+        bodies.SPICE_CONSOLE,
+        status=200,
+        until="2.5",
+    ),
+    _action(
+        "os-getSerialConsole",
+        consoles.action("os-getSerialConsole", "serial"),
+        bodies.SERIAL_CONSOLE,
+        status=200,
+        until="2.5",
+    ),
     _action("os-resetState", state.reset_state, bodies.RESET_STATE),
     _action("addSecurityGroup", network.add_security_group, bodies.ADD_SECURITY_GROUP),
     _action("removeSecurityGroup", network.remove_security_group, bodies.REMOVE_SECURITY_GROUP),
@@ -98,6 +120,21 @@ ROUTES: tuple[Route | Action, ...] = (
     ),
     action(f"{_SERVER}/action", "resetNetwork", refused.gone, "servers:resetNetwork"),
     action(f"{_SERVER}/action", "os-getRDPConsole", refused.no_rdp, "servers:os-getRDPConsole", until="2.5"),
+    route(
+        "POST",
+        "/servers/{server_id}/remote-consoles",
+        consoles.create,
+        "remote-consoles:create",
+        since="2.6",
+        body=schemas.REMOTE_CONSOLE,
+    ),
+    route(
+        "GET",
+        "/os-console-auth-tokens/{id}",
+        consoles.show_token,
+        "console-auth-tokens:show",
+        query=schemas.CONSOLE_TOKEN,
+    ),
     route("GET", _METADATA, metadata.index, "server-metadata:index"),
     route("POST", _METADATA, metadata.create, "server-metadata:create", body=schemas.SERVER_METADATA),
     route("PUT", _METADATA, metadata.update_all, "server-metadata:update_all", body=schemas.SERVER_METADATA),

@@ -283,3 +283,17 @@ INTERFACE_ATTACH = Schema(
         )
     )
 )
+
+_PROTOCOLS = ("vnc", "spice", "serial", "rdp")
+_CONSOLES = ("novnc", "xvpvnc", "spice-html5", "serial", "rdp-html5")
+REMOTE_CONSOLE = body(
+    "remote_console",
+    Object(
+        Field("protocol", {"type": "string", "enum": list(_PROTOCOLS)}, until="2.7", required=True),
+        Field("protocol", {"type": "string", "enum": [*_PROTOCOLS, "mks"]}, since="2.8", required=True),
+        Field("type", {"type": "string", "enum": list(_CONSOLES)}, until="2.7", required=True),
+        Field("type", {"type": "string", "enum": [*_CONSOLES, "webmks"]}, since="2.8", until="2.98", required=True),
+        Field("type", {"type": "string", "enum": [*_CONSOLES, "webmks", "spice-direct"]}, since="2.99", required=True),
+    ),
+)
+CONSOLE_TOKEN = QuerySchema(open_until="2.98")

@@ -73,14 +73,19 @@ REMOVE_FLOATING_IP: Final = _address("removeFloatingIp")
 ADD_SECURITY_GROUP: Final = _group("addSecurityGroup")
 REMOVE_SECURITY_GROUP: Final = _group("removeSecurityGroup")
 
+
+def _console(key: str, *types: str) -> Schema:
+    return body(key, Object(Field("type", {"type": "string", "enum": list(types)}, required=True)))
+
+
+VNC_CONSOLE: Final = _console("os-getVNCConsole", "novnc", "xvpvnc")
+SPICE_CONSOLE: Final = _console("os-getSPICEConsole", "spice-html5")
+SERIAL_CONSOLE: Final = _console("os-getSerialConsole", "serial")
+
 # Of actions that are recognised and refused.
 
 _COUNT: JsonSchema = {"type": ["integer", "string"], "pattern": "^[0-9]*$", "minimum": 0, "minLength": 1}
 _BOOLEAN_OR_AUTO: JsonSchema = {**BOOLEAN, "enum": [*BOOLEAN["enum"], "auto"]}
-
-
-def _console(key: str, *types: str) -> Schema:
-    return body(key, Object(Field("type", {"type": "string", "enum": list(types)}, required=True)))
 
 
 _UNSHELVE = Choice(
@@ -127,9 +132,6 @@ REFUSED: Final[dict[str, Schema]] = {
             Field("force", BOOLEAN, since="2.30", until="2.67"),
         ),
     ),
-    "os-getVNCConsole": _console("os-getVNCConsole", "novnc", "xvpvnc"),
-    "os-getSPICEConsole": _console("os-getSPICEConsole", "spice-html5"),
-    "os-getSerialConsole": _console("os-getSerialConsole", "serial"),
     "rescue": body(
         "rescue", Object(Field("adminPass", TEXT), Field("rescue_image_ref", UUID), nullable=True)
     ),
