@@ -64,6 +64,7 @@ class Server:
     network_info: Any
     requested_networks: Any
     scheduler_hints: dict[str, Any]
+    server_group: str | None
     trusted_certs: list[str] | None
     fault: dict[str, Any] | None
     machine_type: str | None

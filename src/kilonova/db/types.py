@@ -18,6 +18,7 @@ Uuid = sa.String(36)
 Name = sa.String(255)
 # Where 'a' and 'A' are two; MariaDB's usual collations take them for one.
 Tag = sa.String(80).with_variant(mysql.VARCHAR(80, collation="utf8mb4_bin"), "mysql", "mariadb")
+ExactName = sa.String(255).with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
 Json = sa.JSON(none_as_null=True)
 
 

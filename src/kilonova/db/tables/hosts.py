@@ -15,7 +15,7 @@ services = sa.Table(
     sa.Column("disabled", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("disabled_reason", Name),
     sa.Column("forced_down", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Column("availability_zone", Name, comment="None: the default zone"),
+    sa.Column("availability_zone", Name, comment="Of its aggregate; None: the default zone"),
     sa.Column("incarnation", sa.String(64), nullable=False, server_default=""),
     sa.Column("boot_id", sa.String(64), nullable=False, server_default="", comment="Of the host's machine"),
     sa.Column("last_seen", sa.Double, nullable=False, server_default="0", comment="Database clock, seconds"),

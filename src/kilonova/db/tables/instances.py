@@ -59,6 +59,7 @@ instances = sa.Table(
     sa.Column("network_info", Json, comment="Cached from the ports, as hosts need it"),
     sa.Column("requested_networks", Json),
     sa.Column("scheduler_hints", Json, nullable=False),
+    sa.Column("server_group", Uuid, comment="Of which it is a member"),
     sa.Column("trusted_certs", Json),
     sa.Column("fault", Json, comment="code, message, details, created"),
     sa.Column("machine_type", Name),
@@ -81,6 +82,7 @@ instances = sa.Table(
     sa.Index("ix_instances_host", "host", "deleted"),
     sa.Index("ix_instances_updated", "project_id", "updated_at"),
     sa.Index("ix_instances_reservation", "reservation_id"),
+    sa.Index("ix_instances_server_group", "server_group", "deleted"),
     sqlite_autoincrement=True,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kilonova.db.types import DateTime, Id, Json, LongText, Tag
+from kilonova.db.types import DateTime, ExactName, Id, Json, LongText, Tag
 
 revision = "0001"
 down_revision = None
@@ -14,6 +14,32 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table(
+        "aggregate_hosts",
+        sa.Column("aggregate_id", sa.BigInteger(), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("aggregate_id", "host", name=op.f("pk_aggregate_hosts")),
+    )
+    op.create_index("ix_aggregate_hosts_host", "aggregate_hosts", ["host"], unique=False)
+    op.create_table(
+        "aggregate_metadata",
+        sa.Column("aggregate_id", sa.BigInteger(), nullable=False),
+        sa.Column("key", ExactName, nullable=False),
+        sa.Column("value", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("aggregate_id", "key", name=op.f("pk_aggregate_metadata")),
+    )
+    op.create_table(
+        "aggregates",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("name", ExactName, nullable=False),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_aggregates")),
+        sa.UniqueConstraint("name", name=op.f("uq_aggregates_name")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_aggregates_uuid")),
+        sqlite_autoincrement=True,
+    )
     op.create_table(
         "compute_nodes",
         sa.Column("id", Id, nullable=False),
@@ -141,6 +167,36 @@ def upgrade() -> None:
         "ix_instance_actions_events_operation", "instance_actions_events", ["operation_id", "id"], unique=False
     )
     op.create_table(
+        "instance_group_hosts",
+        sa.Column("group_id", sa.BigInteger(), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column(
+            "servers", sa.Integer(), server_default="0", nullable=False, comment="Members with a claim on the host"
+        ),
+        sa.PrimaryKeyConstraint("group_id", "host", name=op.f("pk_instance_group_hosts")),
+    )
+    op.create_table(
+        "instance_groups",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column(
+            "policy",
+            sa.String(length=32),
+            nullable=False,
+            comment="affinity, anti-affinity, soft-affinity, soft-anti-affinity",
+        ),
+        sa.Column("rules", Json, nullable=False, comment="max_server_per_host, with anti-affinity only"),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instance_groups")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_instance_groups_uuid")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_instance_groups_project", "instance_groups", ["project_id", "id"], unique=False)
+    op.create_table(
         "instance_type_projects",
         sa.Column("instance_type_id", sa.BigInteger(), nullable=False),
         sa.Column("project_id", sa.String(length=255), nullable=False),
@@ -232,6 +288,7 @@ def upgrade() -> None:
         sa.Column("network_info", Json, nullable=True, comment="Cached from the ports, as hosts need it"),
         sa.Column("requested_networks", Json, nullable=True),
         sa.Column("scheduler_hints", Json, nullable=False),
+        sa.Column("server_group", sa.String(length=36), nullable=True, comment="Of which it is a member"),
         sa.Column("trusted_certs", Json, nullable=True),
         sa.Column("fault", Json, nullable=True, comment="code, message, details, created"),
         sa.Column("machine_type", sa.String(length=255), nullable=True),
@@ -264,6 +321,7 @@ def upgrade() -> None:
         "ix_instances_project_created", "instances", ["project_id", "deleted", "created_at", "id"], unique=False
     )
     op.create_index("ix_instances_reservation", "instances", ["reservation_id"], unique=False)
+    op.create_index("ix_instances_server_group", "instances", ["server_group", "deleted"], unique=False)
     op.create_index("ix_instances_updated", "instances", ["project_id", "updated_at"], unique=False)
     op.create_table(
         "key_pairs",
@@ -318,7 +376,12 @@ def upgrade() -> None:
         sa.Column("disabled", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("disabled_reason", sa.String(length=255), nullable=True),
         sa.Column("forced_down", sa.Boolean(), server_default=sa.false(), nullable=False),
-        sa.Column("availability_zone", sa.String(length=255), nullable=True, comment="None: the default zone"),
+        sa.Column(
+            "availability_zone",
+            sa.String(length=255),
+            nullable=True,
+            comment="Of its aggregate; None: the default zone",
+        ),
         sa.Column("incarnation", sa.String(length=64), server_default="", nullable=False),
         sa.Column("boot_id", sa.String(length=64), server_default="", nullable=False, comment="Of the host's machine"),
         sa.Column("last_seen", sa.Double(), server_default="0", nullable=False, comment="Database clock, seconds"),
