@@ -28,6 +28,8 @@ from kilonova.allinone.neutron import hints_address
 from kilonova.allinone.settings import CloudSettings, host_in_url
 from kilonova.api.app import create_app
 from kilonova.bus.memory import MemoryBus
+from kilonova.cert.authority import Authority
+from kilonova.cert.role import Cert
 from kilonova.clients.identity import IdentityClient, IdentityTokens
 from kilonova.clients.image import ImageClient
 from kilonova.clients.network import NetworkClient
@@ -124,6 +126,9 @@ class Roles:
         await self._start_agents(stack, conf, rt, images, directory)
         if settings.networking == "neutron":
             await self._start_network(stack, rt)
+        cert = Cert(bus, world, Authority(directory / "CA"), host=compute.host, report_interval=compute.report_interval)
+        await cert.start()
+        stack.push_async_callback(cert.stop)
         metadata = MetadataService(rt, self._metadata_settings(conf))
         stack.push_async_callback(metadata.close)
         await self._serve(stack, metadata, settings.ports.metadata)

@@ -38,6 +38,8 @@ RULES: dict[str, str] = {
     "os_compute_api:os-availability-zone:list": "@",
     "os_compute_api:os-baremetal-nodes:list": "rule:context_is_admin",
     "os_compute_api:os-baremetal-nodes:show": "rule:context_is_admin",
+    "os_compute_api:os-certificates:create": "rule:project_member_or_admin",
+    "os_compute_api:os-certificates:show": "rule:project_reader_or_admin",
     "os_compute_api:os-console-auth-tokens": "rule:context_is_admin",
     "os_compute_api:os-console-output": "rule:project_member_or_admin",
     "os_compute_api:os-create-backup": "rule:project_member_or_admin",

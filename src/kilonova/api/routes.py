@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kilonova.api import external_events, version_documents
+from kilonova.api.certificates.handlers import ROUTES as CERTIFICATES
 from kilonova.api.fields import OPEN_QUERY
 from kilonova.api.flavors import access, extra_specs, manage
 from kilonova.api.flavors import list as flavor_list
@@ -228,5 +229,6 @@ ROUTES: tuple[Route | Action, ...] = (
     *VOLUMES_BOOT,
     *NETWORK_PROXIES,
     *external_events.ROUTES,
+    *CERTIFICATES,
     *UNBUILT,
 )

@@ -79,8 +79,6 @@ _GONE = """
     POST /os-cells/sync_instances
     DELETE,GET,PUT /os-cells/{id}
     GET /os-cells/{id}/capacities
-    POST /os-certificates
-    GET /os-certificates/{id}
     GET,POST /os-cloudpipe
     PUT /os-cloudpipe/{id}
     GET /os-fixed-ips/{id}

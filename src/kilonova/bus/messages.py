@@ -128,6 +128,18 @@ class LiveConsoles(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     connections: list[str]
 
 
+class SignCertificate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """API -> cert: sign this request (PEM) for a user of a project. Answered by `certificate` (PEM)."""
+
+    request: str
+    user_id: str
+    project_id: str
+
+
+class AuthorityQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """API -> cert: what is your own certificate? Answered by `certificate` (PEM)."""
+
+
 Message = (
     Command
     | Result
@@ -142,6 +154,8 @@ Message = (
     | NetworkEvent
     | ConsumeConsoleToken
     | LiveConsoles
+    | SignCertificate
+    | AuthorityQuestion
     | PlaneGreeting
     | PlanePlan
     | PlaneReport
