@@ -7,6 +7,7 @@ nobody reads is refused with the nearest known name: a typing error must not pas
 from __future__ import annotations
 
 import difflib
+import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from oslo_config import cfg
 from kilonova.api.settings import ApiSettings
 from kilonova.console.settings import ConsoleSettings, ProxySettings
 from kilonova.errors import Invalid
-from kilonova.metadata.settings import MetadataSettings
+from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
 from kilonova.settings import ComputeSettings, QuotaDefaults
+
+_WEB = re.compile("https?://", re.IGNORECASE)
 
 _DEFAULT: list[cfg.Opt] = [
     cfg.StrOpt("host", help="This host's name in the cloud; stable, whatever the machine is called"),
@@ -57,7 +60,7 @@ _API: list[cfg.Opt] = [
     cfg.ListOpt("vendordata_dynamic_targets", default=[], help="NAME@URL of the services of provider DynamicJSON"),
     cfg.IntOpt("vendordata_dynamic_connect_timeout", default=5, min=3, help="Seconds to connect to such a service"),
     cfg.IntOpt("vendordata_dynamic_read_timeout", default=5, min=0, help="Seconds to wait for its answer"),
-    cfg.BoolOpt("vendordata_dynamic_failure_fatal", default=False, help="Answer 503 when such a service fails"),
+    cfg.BoolOpt("vendordata_dynamic_failure_fatal", default=False, help="Answer 500 when such a service fails"),
 ]
 _NEUTRON: list[cfg.Opt] = [
     cfg.BoolOpt("service_metadata_proxy", default=False, help="Metadata is asked for by Networking's proxies"),
@@ -217,9 +220,12 @@ def api_settings(conf: cfg.ConfigOpts, *, identity_url: str) -> ApiSettings:
 
 
 def metadata_settings(conf: cfg.ConfigOpts) -> MetadataSettings:
-    """The metadata service's settings. Raises Invalid for a target that is no NAME@URL."""
+    """The metadata service's settings. Raises Invalid for a target that is no NAME@URL, and an unknown provider."""
+    unknown = set(conf.api.vendordata_providers) - {STATIC, DYNAMIC}
+    if unknown:
+        raise Invalid(f"Configuration: [api] vendordata_providers: {', '.join(sorted(unknown))} is unknown.")
     targets = [tuple(target.split("@", 1)) for target in conf.api.vendordata_dynamic_targets]
-    wrong = [target for target in targets if len(target) != 2 or not all(target)]
+    wrong = [target for target in targets if len(target) != 2 or not target[0] or not _WEB.match(target[1])]
     if wrong:
         raise Invalid(f"Configuration: [api] vendordata_dynamic_targets: {'@'.join(wrong[0])!r} is no NAME@URL.")
     return MetadataSettings(

@@ -131,7 +131,14 @@ async def test_meta_data_tells_of_the_server_and_no_secret(guest: Guest) -> None
         assert found["meta"] == {"role": "web"}
         assert found["public_keys"] == {"mine": KEY}
         assert found["devices"] == [
-            {"type": "nic", "bus": "none", "address": "none", "mac": port["mac_address"], "tags": ["lan"]}
+            {
+                "type": "nic",
+                "bus": "none",
+                "address": "none",
+                "mac": port["mac_address"],
+                "tags": ["lan"],
+                "vf_trusted": False,
+            }
         ]
         assert "admin_pass" not in found
         assert found["random_seed"] != again["random_seed"]
@@ -231,7 +238,7 @@ async def test_behind_a_load_balancer(guest: Guest) -> None:
         for changed, status in (
             (headers | {"X-Metadata-Provider-Signature": "x"}, 403),
             ({name: value for name, value in headers.items() if name != "X-Forwarded-For"}, 400),
-            (headers | {"X-Forwarded-For": "10.99.0.1"}, 404),
+            (headers | {"X-Forwarded-For": "10.99.0.1"}, 400),
         ):
             assert (await http.get("/openstack/latest/meta_data.json", headers=changed)).status_code == status
 
@@ -330,11 +337,11 @@ async def test_vendor_data_of_services_that_answer_fail_and_take_too_long(guest:
             await http.get("/openstack/latest/vendor_data2.json", headers=guest.headers())
         (question,) = asked
         assert (question["project-id"], question["instance-id"], question["image-id"]) == (PROJECT, guest.uuid, IMAGE)
-        assert question["hostname"] == "web-one.novalocal"
+        assert question["hostname"] == "web-one"
         assert "openstack-nova-vendordata" in question["head"]
         async with guest.service(replace(settings, vendordata_failure_fatal=True)) as http:
             answer = await http.get("/openstack/latest/vendor_data2.json", headers=guest.headers())
-            assert (answer.status_code, "broken" in answer.text) == (503, True)
+            assert (answer.status_code, "broken" in answer.text) == (500, False)
 
 
 async def test_a_deleted_server_is_nobody(guest: Guest) -> None:

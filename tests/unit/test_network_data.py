@@ -95,5 +95,12 @@ def test_ipv6_says_how_addresses_come_about() -> None:
 
 def test_only_tagged_nics_are_devices() -> None:
     assert devices((nic(), nic(tag="red"))) == (
-        {"type": "nic", "bus": "none", "address": "none", "mac": "fa:16:3e:00:00:01", "tags": ["red"]},
+        {
+            "type": "nic",
+            "bus": "none",
+            "address": "none",
+            "mac": "fa:16:3e:00:00:01",
+            "tags": ["red"],
+            "vf_trusted": False,
+        },
     )

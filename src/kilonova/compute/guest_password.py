@@ -20,15 +20,23 @@ async def get(rt: Runtime, server_uuid: str) -> str:
 
 
 async def store_once(rt: Runtime, server_uuid: str, password: bytes) -> None:
-    """Raises Conflict when there is one, Invalid when it is too long or no text."""
+    """Nothing posted takes no place.
+
+    Raises Conflict when there is one, Invalid when it is too long or no text, NotFound without the server.
+    """
     if len(password) > MOST:
         raise Invalid(f"A password may have {MOST} bytes at most.")
     try:
         text = password.decode()
     except UnicodeDecodeError:
         raise Invalid("A password must be text: encrypted ones are sent in base64.") from None
+    if "\0" in text:
+        raise Invalid("A password must be text, without zero bytes.")
+    if not text:
+        return
     empty = instances.c.guest_password.is_(None)
     if not await rt.db.write(lambda tx: servers.update(tx, server_uuid, empty, guest_password=text)):
+        await get(rt, server_uuid)
         raise Conflict("The instance has a password already.")
 
 

@@ -71,6 +71,8 @@ class ServerFacts:
     local_ipv4: str = ""
     public_ipv4: str = ""
     image_number: int = 0
+    kernel_number: int | None = None
+    ramdisk_number: int | None = None
     root_device: str = "/dev/vda"
     block_devices: Mapping[str, str] = field(default_factory=dict)
     network: Mapping[str, object] = field(default_factory=dict)
@@ -194,6 +196,10 @@ def ec2_meta_data(facts: ServerFacts, version: str) -> dict[str, Value]:
         devices: dict[str, Value] = {"ami": root.removeprefix("/dev/"), "root": root}
         devices.update(facts.block_devices)
         document["block-device-mapping"] = devices
+        if facts.kernel_number is not None:
+            document["kernel-id"] = f"aki-{facts.kernel_number:08x}"
+        if facts.ramdisk_number is not None:
+            document["ramdisk-id"] = f"ari-{facts.ramdisk_number:08x}"
     if _since(version, "2008-02-01"):
         document["placement"] = {"availability-zone": facts.availability_zone or ""}
     if _since(version, "2008-09-01"):

@@ -38,6 +38,8 @@ def of_server(
         local_ipv4=fixed[0].address if fixed else address,
         public_ipv4=next((floating for ip in fixed for floating in ip.floating), ""),
         image_number=image_number(server.image_ref),
+        kernel_number=image_number(server.kernel_id) if server.kernel_id else None,
+        ramdisk_number=image_number(server.ramdisk_id) if server.ramdisk_id else None,
         root_device=server.root_device_name or "/dev/vda",
         block_devices=_block_devices(server),
         network=network_data(nics),

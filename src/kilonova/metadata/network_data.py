@@ -32,10 +32,9 @@ def network_data(nics: Sequence[Nic]) -> Json:
 
 
 def devices(nics: Sequence[Nic]) -> tuple[Json, ...]:
-    """The NICs that carry a tag, by which the guest recognises them."""
-    return tuple(
-        {"type": "nic", "bus": "none", "address": "none", "mac": nic.mac, "tags": [nic.tag]} for nic in nics if nic.tag
-    )
+    """The NICs that carry a tag, which the guest recognises by their MACs."""
+    known: Json = {"type": "nic", "bus": "none", "address": "none"}
+    return tuple(known | {"mac": nic.mac, "tags": [nic.tag], "vf_trusted": False} for nic in nics if nic.tag)
 
 
 def _first_of_each_version(nic: Nic) -> list[Subnet]:

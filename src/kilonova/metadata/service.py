@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +12,7 @@ import structlog
 
 from kilonova.compute import guest_password
 from kilonova.db import servers
-from kilonova.errors import Conflict, Forbidden, Invalid, KilonovaError, NotFound, TooLarge, Unavailable
+from kilonova.errors import Conflict, Forbidden, Invalid, KilonovaError, NotFound, TooLarge
 from kilonova.metadata import facts, tree, who
 from kilonova.metadata.content import GRIZZLY, LATEST, OPENSTACK_VERSIONS, ServerFacts
 from kilonova.metadata.settings import MetadataSettings
@@ -34,11 +33,14 @@ _PLACE = os.urandom(33)
 """Stands in kept documents where each answer has a seed of its own."""
 _ENCODED_PLACE = base64.b64encode(_PLACE)
 
-MOST_DOCUMENTS = 100
-"""Kept for one asker."""
-
 MOST_KEPT = 10_000
 """Askers in the cache."""
+
+MOST_BYTES = 64 << 20
+"""Of documents in the cache."""
+
+FAILED = tree.Document(b"An unknown error has occurred. Please try your request again.")
+"""Why stands in the log: who asks might be anybody."""
 
 STATUSES: tuple[tuple[type[KilonovaError], int], ...] = (
     (NotFound, 404),
@@ -46,7 +48,6 @@ STATUSES: tuple[tuple[type[KilonovaError], int], ...] = (
     (Conflict, 409),
     (TooLarge, 400),
     (Invalid, 400),
-    (Unavailable, 503),
 )
 
 
@@ -54,11 +55,15 @@ STATUSES: tuple[tuple[type[KilonovaError], int], ...] = (
 class _Known:
     """An asker's server, until `until` (of the monotonic clock)."""
 
+    key: Key
     facts: ServerFacts
     vendor: tree.Vendor | None
     image_ref: str
     until: float
     documents: dict[str, tree.Document] = field(default_factory=dict)
+    """By path, normalised."""
+    size: int = 0
+    """Bytes of them."""
 
 
 class MetadataService:
@@ -67,8 +72,9 @@ class MetadataService:
     def __init__(self, rt: Runtime, settings: MetadataSettings) -> None:
         self._rt = rt
         self._settings = settings
-        self._vendor = VendorData(settings, rt.image_token)
-        self._known: dict[Key, _Known] = {}
+        self._vendor = VendorData(settings)
+        self.kept: dict[Key, _Known] = {}
+        self.kept_bytes = 0
 
     async def close(self) -> None:
         await self._vendor.close()
@@ -79,29 +85,33 @@ class MetadataService:
         except KilonovaError as error:
             status = next((code for kind, code in STATUSES if isinstance(error, kind)), 500)
             found = tree.Document(error.message.encode())
+            if status == 500:
+                log.error("metadata.failed", path=scope["path"], reason=error.message, details=error.details)
+                found = FAILED
         except Exception:
             log.exception("metadata.failed", path=scope["path"])
-            status, found = 500, tree.Document(b"An unknown error has occurred. Please try your request again.")
+            status, found = 500, FAILED
         headers = [(b"content-type", found.kind.encode()), (b"content-length", str(len(found.body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else found.body})
 
     async def _answer(self, scope: Mapping[str, Any], receive: Receive) -> tuple[int, tree.Document]:
-        path = scope["path"]
-        found = tree.parts(path)
+        found = tree.parts(scope["path"])
         if not found:
             # Before anybody is looked up.
             return 200, _some(tree.listing(found))
-        key = who.key_of(who.headers_of(scope["headers"]), scope["client"][0], self._settings)
-        known = await self._server(key)
+        known = await self._server(who.key_of(scope["headers"], scope["client"][0], self._settings))
+        path = "/".join(found)
         kept = known.documents.get(path)
         if kept is not None:
             return 200, _seeded(kept)
         if len(found) == 3 and found[0] == "openstack" and found[2] == "password":
             return await self._password(known, found[1], scope["method"], receive)
-        document = tree.listing(found) or await self._document(known, found)
-        if len(known.documents) < MOST_DOCUMENTS:
-            known.documents[path] = document
+        listing = tree.listing(found, today=self._rt.world.now().date())
+        if listing is not None:
+            return 200, listing
+        document = await self._document(known, found)
+        self._keep(known, path, document)
         return 200, _seeded(document)
 
     async def _document(self, known: _Known, found: list[str]) -> tree.Document:
@@ -110,16 +120,18 @@ class MetadataService:
         return _some(tree.document(known.facts, found, known.vendor or self._vendor.static))
 
     async def _server(self, key: Key) -> _Known:
-        now = time.monotonic()
-        known = self._known.get(key)
-        if known is not None and known.until > now:
-            return known
+        now = self._rt.world.monotonic()
+        known = self.kept.get(key)
+        if known is not None:
+            if known.until > now:
+                return known
+            self._forget(key)
         asker = await who.find(key, self._rt.network)
         server = await self._rt.db.read(lambda tx: servers.get(tx, asker.server_uuid))
         if server is None or (asker.project_id is not None and server.project_id != asker.project_id):
-            self._known.pop(key, None)
             raise NotFound("There is no such instance.")
         known = _Known(
+            key=key,
             facts=replace(
                 facts.of_server(server, dhcp_domain=self._settings.dhcp_domain, address=asker.address),
                 random_seed=_PLACE,
@@ -128,15 +140,33 @@ class MetadataService:
             image_ref=server.image_ref,
             until=now + self._settings.cache_expiration,
         )
-        self._keep(key, known, now)
+        if self._settings.cache_expiration > 0:
+            self._make_room(known, askers=1)
+            self._forget(key)
+            self.kept[key] = known
         return known
 
-    def _keep(self, key: Key, known: _Known, now: float) -> None:
-        if len(self._known) >= MOST_KEPT:
-            self._known = {each: other for each, other in self._known.items() if other.until > now}
-            while len(self._known) >= MOST_KEPT:
-                del self._known[next(iter(self._known))]
-        self._known[key] = known
+    def _keep(self, known: _Known, path: str, document: tree.Document) -> None:
+        size = len(document.body)
+        self._make_room(known, size=size)
+        if self.kept_bytes + size <= MOST_BYTES and self.kept.get(known.key) is known:
+            known.documents[path] = document
+            known.size += size
+            self.kept_bytes += size
+
+    def _make_room(self, known: _Known, *, askers: int = 0, size: int = 0) -> None:
+        """The oldest go first, but never `known` itself."""
+
+        while len(self.kept) + askers > MOST_KEPT or self.kept_bytes + size > MOST_BYTES:
+            oldest = next((key for key, each in self.kept.items() if each is not known), None)
+            if oldest is None:
+                break
+            self._forget(oldest)
+
+    def _forget(self, key: Key) -> None:
+        known = self.kept.pop(key, None)
+        if known is not None:
+            self.kept_bytes -= known.size
 
     async def _password(self, known: _Known, version: str, method: str, receive: Receive) -> tuple[int, tree.Document]:
         if version not in (*OPENSTACK_VERSIONS, LATEST) or (version != LATEST and version < GRIZZLY):

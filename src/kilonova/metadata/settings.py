@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+STATIC, DYNAMIC = "StaticJSON", "DynamicJSON"
+"""Providers of vendor data."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataSettings:

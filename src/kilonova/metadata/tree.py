@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,12 +30,12 @@ def parts(path: str) -> list[str]:
     return found if not found or found[0] in ("ec2", "openstack") else ["ec2", *found]
 
 
-def listing(found: list[str]) -> Document | None:
-    """What is the same for every server: the trees' versions."""
+def listing(found: list[str], today: dt.date = dt.date.max) -> Document | None:
+    """What is the same for every server: the trees' versions, but for those of `openstack` whose day is yet to come."""
     if not found or found == ["ec2"]:
         return _lines([*EC2_VERSIONS, LATEST])
     if found == ["openstack"]:
-        return _lines([*OPENSTACK_VERSIONS, LATEST])
+        return _lines([*(each for each in OPENSTACK_VERSIONS if each <= today.isoformat()), LATEST])
     return None
 
 
@@ -73,7 +74,7 @@ def _openstack(facts: ServerFacts, version: str, rest: list[str], vendor: Vendor
         case "meta_data.json":
             return Document(_json(content.meta_data(facts, version)), JSON, fresh=True)
         case "user_data":
-            return Document(facts.user_data or b"", "application/octet-stream")
+            return Document(facts.user_data or b"")
         case "vendor_data.json":
             return Document(_json(vendor.static), JSON) if vendor.static is not None else None
         case "vendor_data2.json":
@@ -89,7 +90,7 @@ def _ec2(facts: ServerFacts, version: str, rest: list[str]) -> Document | None:
     if not rest:
         return _lines(["meta-data/", *(["user-data"] if facts.user_data is not None else [])])
     if rest == ["user-data"] and facts.user_data is not None:
-        return Document(facts.user_data, "application/octet-stream")
+        return Document(facts.user_data)
     if rest[0] != "meta-data":
         return None
     node: Value = content.ec2_meta_data(facts, version)

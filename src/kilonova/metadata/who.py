@@ -23,14 +23,14 @@ NOBODY = NotFound("There is no such instance.")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """`project_id`: None where nobody has named one. `key`: the same for the same asker."""
+    """`project_id`: None where nobody has named one."""
 
     server_uuid: str
     project_id: str | None
     address: str
 
 
-def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Raises Invalid when one that decides who asks is given twice."""
     found = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
     for name, times in Counter(name for name, _ in found).items():
@@ -39,11 +39,12 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return dict(found)
 
 
-def key_of(headers: Mapping[str, str], peer: str, settings: MetadataSettings) -> tuple[str, ...]:
+def key_of(raw: Iterable[tuple[bytes, bytes]], peer: str, settings: MetadataSettings) -> tuple[str, ...]:
     """What the cache goes by; checks signatures. Raises Invalid, Forbidden."""
     if not settings.service_metadata_proxy:
         return ("address", peer)
-    if PROVIDER in headers:
+    headers = _headers(raw)
+    if headers.get(PROVIDER):
         return _by_provider(headers, settings)
     for name in ("x-instance-id", "x-instance-id-signature", "x-tenant-id"):
         if name not in headers:
@@ -70,9 +71,15 @@ async def find(key: tuple[str, ...], network: Networking | None) -> Asker:
             return Asker(server_uuid=instance_id, project_id=tenant_id, address=address)
         case ("address", address):
             ports = await _networking(network).find("ports", {"fixed_ips": f"ip_address={address}"})
-            return _of_port(ports, address)
+            servers = [port for port in ports if str(port.get("device_owner", "")).startswith("compute:")]
+            if len(servers) == 1:
+                # Whoever has made the port: a project's server may be on another's.
+                return Asker(server_uuid=servers[0]["device_id"], project_id=None, address=address)
         case ("provider", provider, address):
-            return _of_port(await _behind(_networking(network), provider, address), address)
+            ports = await _behind(_networking(network), provider, address)
+            if len(ports) != 1:
+                raise Invalid(f"{len(ports)} ports have this address behind the metadata provider {provider}.")
+            return Asker(server_uuid=ports[0]["device_id"], project_id=ports[0]["project_id"], address=address)
     raise NOBODY
 
 
@@ -92,10 +99,3 @@ async def _behind(network: Networking, provider: str, address: str) -> list[Docu
         part = {"fixed_ips": f"ip_address={address}", "network_id": ids[start : start + NETWORKS]}
         found += await network.find("ports", part)
     return found
-
-
-def _of_port(ports: list[Document], address: str) -> Asker:
-    servers = [port for port in ports if str(port.get("device_owner", "")).startswith("compute:")]
-    if len(servers) != 1:
-        raise NOBODY
-    return Asker(server_uuid=servers[0]["device_id"], project_id=servers[0]["project_id"], address=address)

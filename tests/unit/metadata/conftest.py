@@ -53,8 +53,8 @@ class Asking:
         body: bytes | None = None,
     ) -> httpx.Response:
         transport = httpx.ASGITransport(app=self.service, client=(peer, 4000), raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://169.254.169.254") as http:
-            return await http.request(method, path, headers=headers, content=body)
+        async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
+            return await http.request(method, f"http://169.254.169.254{path}", headers=headers, content=body)
 
     async def __call__(
         self, path: str, server: str, *, project: str = PROJECT, address: str = "10.9.9.9", **more: Any

@@ -269,13 +269,13 @@ def test_the_options_become_settings(tmp_path: Path) -> None:
     file.write_text(
         "[api]\nvendordata_providers = StaticJSON,DynamicJSON\nvendordata_dynamic_targets = a@http://x/@y,b@https://z\n"
         "vendordata_dynamic_read_timeout = 7\nmetadata_cache_expiration = 3\ndhcp_domain =\n"
-        "[neutron]\nservice_metadata_proxy = true\nmetadata_proxy_shared_secret = Pa$word123$\n"
+        "[neutron]\nservice_metadata_proxy = true\nmetadata_proxy_shared_secret = Password123$\n"
     )
     settings = config.metadata_settings(config.load([file]))
     assert settings.vendordata_targets == (("a", "http://x/@y"), ("b", "https://z"))
     assert (settings.vendordata_connect_timeout, settings.vendordata_read_timeout) == (5.0, 7.0)
     assert (settings.cache_expiration, settings.dhcp_domain) == (3.0, "")
-    assert (settings.service_metadata_proxy, settings.shared_secret) == (True, "Pa$word123$")
+    assert (settings.service_metadata_proxy, settings.shared_secret) == (True, "Password123$")
 
 
 def test_the_reference_s_time_limits_are_the_default() -> None:
