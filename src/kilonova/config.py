@@ -14,6 +14,7 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from kilonova import config_scheduler
 from kilonova.api.settings import ApiSettings
 from kilonova.console.settings import ConsoleSettings, ProxySettings
 from kilonova.errors import Invalid
@@ -37,9 +38,12 @@ _DEFAULT: list[cfg.Opt] = [
     cfg.IntOpt("shutdown_timeout", default=60, min=0, help="Seconds a guest gets to power off"),
     cfg.IntOpt("password_length", default=12, min=3, help="Length of admin passwords made here"),
     cfg.BoolOpt("force_config_drive", default=False, help="Give every server a config drive"),
-    cfg.FloatOpt("cpu_allocation_ratio", default=16.0, min=0.0, help="Virtual CPUs per physical one"),
-    cfg.FloatOpt("ram_allocation_ratio", default=1.5, min=0.0, help="Virtual memory per physical"),
-    cfg.FloatOpt("disk_allocation_ratio", default=1.0, min=0.0, help="Virtual disk per physical"),
+    cfg.FloatOpt("cpu_allocation_ratio", min=0.0, help="Virtual CPUs per physical one, from now on"),
+    cfg.FloatOpt("ram_allocation_ratio", min=0.0, help="Virtual memory per physical, from now on"),
+    cfg.FloatOpt("disk_allocation_ratio", min=0.0, help="Virtual disk per physical, from now on"),
+    cfg.FloatOpt("initial_cpu_allocation_ratio", default=16.0, min=0.0, help="The same for hosts that are new"),
+    cfg.FloatOpt("initial_ram_allocation_ratio", default=1.5, min=0.0, help="The same for hosts that are new"),
+    cfg.FloatOpt("initial_disk_allocation_ratio", default=1.0, min=0.0, help="The same for hosts that are new"),
     cfg.IntOpt("reserved_host_cpus", default=0, min=0, help="CPUs kept for the host"),
     cfg.IntOpt("reserved_host_memory_mb", default=512, min=0, help="Memory kept for the host, MiB"),
     cfg.IntOpt("reserved_host_disk_mb", default=0, min=0, help="Disk kept for the host, MiB"),
@@ -65,9 +69,6 @@ _API: list[cfg.Opt] = [
 _NEUTRON: list[cfg.Opt] = [
     cfg.BoolOpt("service_metadata_proxy", default=False, help="Metadata is asked for by Networking's proxies"),
     cfg.StrOpt("metadata_proxy_shared_secret", default="", secret=True, help="With which those proxies sign"),
-]
-_SCHEDULER: list[cfg.Opt] = [
-    cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts tried for one server"),
 ]
 _LIBVIRT: list[cfg.Opt] = [
     cfg.StrOpt("virt_type", default="auto", choices=["auto", "kvm", "qemu"], help="auto: kvm where the CPU can"),
@@ -141,7 +142,9 @@ _AUTHTOKEN: list[cfg.Opt] = [
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": _DEFAULT,
     "api": _API,
-    "scheduler": _SCHEDULER,
+    "scheduler": config_scheduler.SCHEDULER,
+    "filter_scheduler": config_scheduler.FILTER_SCHEDULER,
+    "metrics": config_scheduler.METRICS,
     "libvirt": _LIBVIRT,
     "image_cache": _IMAGE_CACHE,
     "vnc": _VNC,
@@ -265,6 +268,10 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSett
         password_length=conf.password_length,
         enable_instance_password=conf.api.enable_instance_password,
         instance_name_template=conf.instance_name_template,
+        scheduler=config_scheduler.scheduler_options(conf),
+        initial_cpu_allocation_ratio=conf.initial_cpu_allocation_ratio,
+        initial_ram_allocation_ratio=conf.initial_ram_allocation_ratio,
+        initial_disk_allocation_ratio=conf.initial_disk_allocation_ratio,
         cpu_allocation_ratio=conf.cpu_allocation_ratio,
         ram_allocation_ratio=conf.ram_allocation_ratio,
         disk_allocation_ratio=conf.disk_allocation_ratio,

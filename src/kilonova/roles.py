@@ -175,6 +175,7 @@ class Roles:
                 max_concurrent_builds=conf.max_concurrent_builds,
                 image_cache_interval=conf.image_cache.manager_interval,
                 image_cache_age=conf.image_cache.remove_unused_original_minimum_age_seconds,
+                allocation=rt.settings.allocation,
             )
             await agent.start()
             stack.push_async_callback(agent.stop)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kilonova.agent.allocation import Allocation
 from kilonova.console.settings import ConsoleSettings
+from kilonova.scheduler.options import SchedulerOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,16 @@ class ComputeSettings:
     enable_instance_password: bool = True
     instance_name_template: str = "instance-%08x"
     dhcp_domain: str = "novalocal"
-    cpu_allocation_ratio: float = 16.0
-    ram_allocation_ratio: float = 1.5
-    disk_allocation_ratio: float = 1.0
+    cpu_allocation_ratio: float | None = None
+    ram_allocation_ratio: float | None = None
+    disk_allocation_ratio: float | None = None
+    initial_cpu_allocation_ratio: float = 16.0
+    initial_ram_allocation_ratio: float = 1.5
+    initial_disk_allocation_ratio: float = 1.0
     reserved_host_cpus: int = 0
     reserved_host_memory_mb: int = 512
     reserved_host_disk_mb: int = 0
+    scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
     vif_plugging_timeout: float = 300.0
     """Seconds that a host's network plane gets to wire a new guest's ports; 0: nobody waits for it."""
     vif_plugging_is_fatal: bool = True
@@ -58,3 +64,18 @@ class ComputeSettings:
     """Seconds that a client who attaches an interface is kept waiting for it."""
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
     quota: QuotaDefaults = field(default_factory=QuotaDefaults)
+
+    @property
+    def allocation(self) -> Allocation:
+        """Of hosts configured like this process."""
+        return Allocation(
+            cpu_ratio=self.cpu_allocation_ratio,
+            ram_ratio=self.ram_allocation_ratio,
+            disk_ratio=self.disk_allocation_ratio,
+            initial_cpu_ratio=self.initial_cpu_allocation_ratio,
+            initial_ram_ratio=self.initial_ram_allocation_ratio,
+            initial_disk_ratio=self.initial_disk_allocation_ratio,
+            reserved_cpus=self.reserved_host_cpus,
+            reserved_memory_mb=self.reserved_host_memory_mb,
+            reserved_disk_mb=self.reserved_host_disk_mb,
+        )

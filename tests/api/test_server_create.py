@@ -229,9 +229,9 @@ async def test_a_refused_create_says_why_and_changes_nothing(
     [
         ({"group": OTHER_IMAGE}, 400),
         ({"group": "nope"}, 400),
-        ({"same_host": [OTHER_IMAGE]}, 501),
-        ({"different_host": OTHER_IMAGE}, 501),
-        ({"query": "[]"}, 501),
+        ({"query": '["=", "$host", "a"]'}, 400),
+        ({"build_near_host_ip": "192.0.2.1", "cidr": "/99"}, 400),
+        ({"target_cell": "a!b"}, 501),
     ],
 )
 async def test_hints_that_cannot_be_heeded_are_refused(ready: Client, hints: dict[str, Any], status: int) -> None:

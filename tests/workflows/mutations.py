@@ -67,8 +67,8 @@ MUTATIONS = {
     ),
     "capacity of a host": Mutation(
         "kilonova.compute.claims",
-        "nodes.c.vcpus_used + _VCPUS <= nodes.c.vcpus_max,",
-        "nodes.c.vcpus_used + _VCPUS <= 1_000_000,",
+        "nodes.c.vcpus_used + _VCPUS <= nodes.c.vcpus_max",
+        "nodes.c.vcpus_used + _VCPUS <= 1_000_000",
         "crowd",
     ),
     "quota": Mutation(
@@ -84,7 +84,10 @@ MUTATIONS = {
         "boot host fails",
     ),
     "a failed claim is given back": Mutation(
-        "kilonova.workflows.boot", "        await claims.release(tx, server)\n", "        pass\n", "boot host fails"
+        "kilonova.workflows.boot",
+        "        await claims.release(tx, server, failed=failed)\n",
+        "        pass\n",
+        "boot host fails",
     ),
     "tombstone for a host that is away": Mutation(
         "kilonova.workflows.steps.destroy", "    if host:\n", "    if False:\n", "boot deletes, host down"

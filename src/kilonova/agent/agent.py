@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from kilonova.agent.allocation import Allocation
 from kilonova.agent.commands import Context, NoImages, decode_args
 from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
@@ -90,9 +91,11 @@ class Agent:
         incarnation: str | None = None,
         ticker: Ticker | None = None,
         boot_id: str | None = None,
+        allocation: Allocation | None = None,
     ) -> None:
         """Intervals and time-outs in seconds; a bound of 0 builds means none.
 
+        `allocation`: what the host's own configuration says; None leaves it to the conductors'.
         Every `image_cache_interval` (0 or less: never) images that nothing has used for `image_cache_age` go.
         """
         self.host = host
@@ -124,6 +127,7 @@ class Agent:
             busy=self._lanes.__contains__,
             report_interval=report_interval,
             sync_power_state_interval=sync_power_state_interval,
+            allocation=allocation,
         )
 
     async def start(self) -> None:

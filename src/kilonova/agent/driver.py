@@ -120,6 +120,18 @@ class GuestEvent(msgspec.Struct, frozen=True, kw_only=True):
     power_state: PowerState
 
 
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """An amount that a host has of a resource class."""
+
+    total: int
+    reserved: int = 0
+    allocation_ratio: float = 1.0
+
+    @property
+    def max(self) -> int:
+        return int((self.total - self.reserved) * self.allocation_ratio)
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """What the host has in all, before ratios and reservations. Memory in MiB, disk in GiB."""
 
@@ -132,6 +144,12 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     local_gb: int
     cpu_info: dict[str, object] = {}
     traits: tuple[str, ...] = ()
+    supported: tuple[tuple[str, str, str], ...] = ()
+    """(architecture, hypervisor type, VM mode) of guests that it can run."""
+    resources: dict[str, Resource] = {}
+    """Other resource classes, e.g. CUSTOM_GPU."""
+    metrics: dict[str, float] = {}
+    """What monitors measured, by name."""
     host_ip: str = "127.0.0.1"
     uptime: str | None = None
     disk_available_least: int | None = None

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from kilonova.agent.allocation import Allocation
 from kilonova.agent.driver import Driver, GuestEvent, Inventory
 from kilonova.bus import Bus
 from kilonova.bus.messages import Heartbeat, HostReport, Message, PowerReport
@@ -106,6 +107,7 @@ class Reporter:
         report_interval: float,
         sync_power_state_interval: float,
         inventory_repeat: float = 300.0,
+        allocation: Allocation | None = None,
     ) -> None:
         """Intervals in seconds. `busy`: a command works on this server now, so its power states are passing ones."""
         self.host = host
@@ -119,6 +121,7 @@ class Reporter:
         self._report_interval = report_interval
         self._power_interval = sync_power_state_interval
         self._inventory_repeat = inventory_repeat
+        self._allocation = allocation
         self._inventory_wait = report_interval
         """Seconds without news after which the inventory is repeated; short at first, as the first may be lost."""
         self._periodic: list[Periodic] = []
@@ -169,7 +172,13 @@ class Reporter:
     async def host_report(self) -> HostReport:
         inventory = await self._driver.inventory()
         self._reported = (inventory, self._world.monotonic())
-        return HostReport(host=self.host, incarnation=self.incarnation, inventory=inventory, boot_id=self.boot_id)
+        return HostReport(
+            host=self.host,
+            incarnation=self.incarnation,
+            inventory=inventory,
+            boot_id=self.boot_id,
+            allocation=self._allocation,
+        )
 
     async def power(self) -> None:
         await self._bus.send("conductor", await self.power_report())
@@ -234,5 +243,8 @@ def _lasting(inventory: Inventory) -> tuple[object, ...]:
         inventory.local_gb,
         inventory.cpu_info,
         inventory.traits,
+        inventory.supported,
+        inventory.resources,
+        inventory.metrics,
         inventory.host_ip,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kilonova.agent.allocation import Allocation
 from kilonova.agent.driver import Inventory, Secrets
 from kilonova.network.messages import PlaneGreeting, PlanePlan, PlaneReport
 from kilonova.scheduler.request import PlacementRequest
@@ -63,6 +64,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     inventory: Inventory
     boot_id: str = ""
     """Of the machine; another one than last time means that it was booted: guests that should run may be off."""
+    allocation: Allocation | None = None
+    """By the host's own configuration; None: as the conductor's says."""
 
 
 class PowerReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):

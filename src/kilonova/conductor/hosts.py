@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from kilonova.bus.messages import Heartbeat, HostReport
+from kilonova.conductor.nodes import ensure_node
 from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Database, Tx
 from kilonova.db.hosts import COMPUTE
-from kilonova.db.tables import compute_nodes, services
+from kilonova.db.tables import services
 from kilonova.db.types import database_seconds
 from kilonova.reconcile.host_boot import start_guests
 from kilonova.settings import ComputeSettings
@@ -88,7 +88,8 @@ class Hosts:
 
         async def work(tx: Tx) -> list[int]:
             service_id = await self._ensure_service(tx, report.host, COMPUTE, report.incarnation)
-            await self._ensure_node(tx, service_id, report)
+            allocation = report.allocation or self.settings.allocation
+            await ensure_node(tx, self.world, service_id, report, allocation)
             c = services.c
             booted = await tx.execute(
                 sa.update(services)
@@ -171,39 +172,3 @@ class Hosts:
             service_id = int(result.inserted_primary_key[0])
         self._ids[host, binary] = service_id
         return service_id
-
-    async def _ensure_node(self, tx: Tx, service_id: int, report: HostReport) -> None:
-        inventory, settings, c = report.inventory, self.settings, compute_nodes.c
-        values: dict[str, Any] = {
-            "hypervisor_type": inventory.hypervisor_type,
-            "hypervisor_version": inventory.hypervisor_version,
-            "vcpus": inventory.vcpus,
-            "memory_mb": inventory.memory_mb,
-            "local_gb": inventory.local_gb,
-            "vcpus_max": int((inventory.vcpus - settings.reserved_host_cpus) * settings.cpu_allocation_ratio),
-            "memory_mb_max": int(
-                (inventory.memory_mb - settings.reserved_host_memory_mb) * settings.ram_allocation_ratio
-            ),
-            "local_gb_max": int(
-                (inventory.local_gb - -(-settings.reserved_host_disk_mb // 1024)) * settings.disk_allocation_ratio
-            ),
-            "disk_available_least": inventory.disk_available_least,
-            "cpu_info": inventory.cpu_info,
-            "traits": list(inventory.traits),
-            "host_ip": inventory.host_ip,
-            "uptime": inventory.uptime,
-            "updated_at": self.world.now(),
-        }
-        mine = sa.and_(c.host == report.host, c.hypervisor_hostname == inventory.hypervisor_hostname)
-        changed = await tx.execute(sa.update(compute_nodes).where(mine).values(**values, generation=c.generation + 1))
-        if not changed.rowcount:
-            await tx.execute(
-                sa.insert(compute_nodes).values(
-                    uuid=self.world.uuid(),
-                    service_id=service_id,
-                    host=report.host,
-                    hypervisor_hostname=inventory.hypervisor_hostname,
-                    created_at=self.world.now(),
-                    **values,
-                )
-            )

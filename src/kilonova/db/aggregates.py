@@ -34,13 +34,14 @@ class Aggregate:
         return self.metadata.get(ZONE)
 
 
+_SHOWN = [column for column in aggregates.c if column is not aggregates.c.generation]
 _HOSTS = sa.select(aggregate_hosts).order_by(aggregate_hosts.c.aggregate_id, aggregate_hosts.c.host)
 _METADATA = sa.select(aggregate_metadata).order_by(aggregate_metadata.c.aggregate_id, aggregate_metadata.c.key)
 
 
 async def find(tx: Tx, *condition: sa.ColumnElement[bool]) -> list[Aggregate]:
     """Aggregates where `condition` holds, or all, in the order of their ids: three statements."""
-    rows = list(await tx.execute(sa.select(aggregates).where(*condition).order_by(aggregates.c.id)))
+    rows = list(await tx.execute(sa.select(*_SHOWN).where(*condition).order_by(aggregates.c.id)))
     found = {row.id: Aggregate(**row._asdict()) for row in rows}
     if not found:
         return []
@@ -93,7 +94,12 @@ async def insert(tx: Tx, uuid: str, name: str, metadata: Mapping[str, str], now:
 
 
 async def update(tx: Tx, aggregate_id: int, **values: Any) -> None:
-    await tx.execute(sa.update(aggregates).where(aggregates.c.id == aggregate_id).values(**values))
+    await _changed(tx, aggregates.c.id == aggregate_id, **values)
+
+
+async def _changed(tx: Tx, which: sa.ColumnElement[bool], **values: Any) -> None:
+    """Schedulers look at generations to learn of changes."""
+    await tx.execute(sa.update(aggregates).where(which).values(generation=aggregates.c.generation + 1, **values))
 
 
 async def delete(tx: Tx, aggregate_id: int) -> None:
@@ -107,23 +113,28 @@ async def delete(tx: Tx, aggregate_id: int) -> None:
 
 async def add_host(tx: Tx, aggregate_id: int, host: str) -> None:
     await tx.execute(sa.insert(aggregate_hosts).values(aggregate_id=aggregate_id, host=host))
+    await _changed(tx, aggregates.c.id == aggregate_id)
 
 
 async def remove_host(tx: Tx, aggregate_id: int, host: str) -> bool:
     """False when it was not there."""
     c = aggregate_hosts.c
     result = await tx.execute(sa.delete(aggregate_hosts).where(c.aggregate_id == aggregate_id, c.host == host))
+    await _changed(tx, aggregates.c.id == aggregate_id)
     return bool(result.rowcount)
 
 
 async def remove_host_everywhere(tx: Tx, host: str) -> None:
-    await tx.execute(sa.delete(aggregate_hosts).where(aggregate_hosts.c.host == host))
+    c = aggregate_hosts.c
+    await _changed(tx, aggregates.c.id.in_(sa.select(c.aggregate_id).where(c.host == host)))
+    await tx.execute(sa.delete(aggregate_hosts).where(c.host == host))
 
 
 async def set_metadata(tx: Tx, aggregate_id: int, changes: Mapping[str, str | None]) -> None:
     """Set keys, and remove those whose value is None."""
     c = aggregate_metadata.c
     await tx.execute(sa.delete(aggregate_metadata).where(c.aggregate_id == aggregate_id, c.key.in_(list(changes))))
+    await _changed(tx, aggregates.c.id == aggregate_id)
     rows = [
         {"aggregate_id": aggregate_id, "key": key, "value": value}
         for key, value in changes.items()

@@ -44,6 +44,7 @@ class Server:
     host: str | None
     node: str | None
     claimed: bool
+    claim: dict[str, Any] | None
     availability_zone: str | None
     pinned_availability_zone: str | None
     key_name: str | None

@@ -1,4 +1,4 @@
-"""Filters in their order, one weigher, and a random choice among the best so that bursts spread."""
+"""Filters in their order, weighers, and a random choice among the best so that bursts spread."""
 
 from __future__ import annotations
 
@@ -6,57 +6,129 @@ import random
 
 import numpy as np
 
-from kilonova.scheduler.picture import Bools, Picture
+from kilonova.scheduler.picture import Bools, Floats, Ints, Picture
+from kilonova.scheduler.registry import Rules
 from kilonova.scheduler.request import Candidate, Placement, PlacementRequest
 
-ALTERNATES = 3
-"""Candidates returned: the chosen one and those to try when its claim fails."""
 
-SPREAD = 4
-"""The first candidate is chosen among this many of the best."""
-
-
-def _masks(picture: Picture, request: PlacementRequest) -> list[tuple[str, Bools]]:
-    everything = np.ones(len(picture.nodes), dtype=np.bool_)
-    masks: list[tuple[str, Bools]] = [
-        ("ComputeFilter (disabled or down)", picture.enabled & picture.up),
-    ]
-    if request.host is not None or request.node is not None:
-        wanted = np.zeros(len(picture.nodes), dtype=np.bool_)
-        for row, node in enumerate(picture.nodes):
-            wanted[row] = request.host in (None, node.host) and request.node in (None, node.node)
-        masks.append(("requested host", wanted))
-    if request.availability_zone is not None:
-        masks.append(("AvailabilityZoneFilter", picture.zone == picture.zone_code(request.availability_zone)))
-    masks += [
-        ("not enough vCPUs", picture.vcpus >= request.vcpus),
-        ("not enough memory", picture.memory_mb >= request.memory_mb),
-        ("not enough disk", picture.disk_gb >= request.disk_gb),
-    ]
-    if request.exclude_nodes:
-        masks.append(("failed before", ~np.isin(picture.ids, request.exclude_nodes)))
-    return [(name, mask & everything) for name, mask in masks]
-
-
-def place(picture: Picture, request: PlacementRequest, chance: random.Random) -> Placement:
-    """Rank the hosts that can take the request, and deduct it from the first one."""
-    total = len(picture.nodes)
+def place(
+    picture: Picture, request: PlacementRequest, rules: Rules, chance: random.Random, now: float = 0.0
+) -> Placement:
+    """Rank the hosts that can take the request, and deduct it from the first one (`now`: seconds, for `taken`)."""
+    total = len(picture)
+    left: Bools = np.ones(total, dtype=np.bool_)
+    remaining = total
     removed: list[tuple[str, int]] = []
-    left = np.ones(total, dtype=np.bool_)
-    for name, mask in _masks(picture, request):
-        after = left & mask
-        removed.append((name, int(left.sum() - after.sum())))
-        left = after
+    for one in rules.filters:
+        if request.forced and not one.even_forced:
+            continue
+        mask = one.mask(picture, request)
+        if mask is None:
+            continue
+        left = left & mask
+        after = int(np.count_nonzero(left))
+        removed.append((one.name, remaining - after))
+        remaining = after
+        if not remaining:
+            break
+    if not remaining:
+        return Placement(candidates=[], hosts=total, removed=removed, nearest=nearest(picture, request, rules))
     rows = np.flatnonzero(left)
-    if not len(rows):
-        return Placement(candidates=[], hosts=total, removed=removed)
-    best = rows[np.argsort(-picture.memory_mb[rows], kind="stable")[: max(SPREAD, ALTERNATES)]].tolist()
-    top = best[:SPREAD]
-    first = chance.choice(top)
-    order = [first, *(row for row in best if row != first)][:ALTERNATES]
-    picture.take(first, request.vcpus, request.memory_mb, request.disk_gb)
+    order = ranked(picture, request, rules, rows, chance)
+    picture.take(order[0], request, now)
+    failing = picture.number("failed_builds")
     candidates = [
-        Candidate(node_id=n.id, host=n.host, node=n.node, availability_zone=n.availability_zone)
-        for n in (picture.nodes[row] for row in order)
+        Candidate(
+            node_id=node.id,
+            host=node.host,
+            node=node.node,
+            availability_zone=picture.zone_of(node.host),
+            failing=bool(failing[row]),
+        )
+        for row, node in ((row, picture.nodes[row]) for row in order)
     ]
     return Placement(candidates=candidates, hosts=total, removed=removed)
+
+
+def weights(picture: Picture, request: PlacementRequest, rules: Rules, rows: Ints) -> Floats:
+    total: Floats = np.zeros(len(rows), dtype=np.float64)
+    for one in rules.weighers:
+        mine = one.weights(picture, request, rows)
+        if not isinstance(mine, float):
+            total += mine
+    return total
+
+
+def ranked(picture: Picture, request: PlacementRequest, rules: Rules, rows: Ints, chance: random.Random) -> list[int]:
+    """The best rows, best first, with one of the best few at random in front."""
+    options = rules.options
+    weight = weights(picture, request, rules, rows)
+    count = min(max(options.host_subset_size, options.max_placement_results), len(rows))
+    if options.shuffle_best_same_weighed_hosts:
+        best = np.flatnonzero(weight == weight.max()).tolist()
+        chance.shuffle(best)
+        if len(best) < count:
+            rest = [row for row in _top(weight, count) if row not in set(best)]
+            best += rest[: count - len(best)]
+        best = best[:count]
+    else:
+        best = _top(weight, count)
+    first = chance.choice(best[: max(1, options.host_subset_size)])
+    order = [first, *(row for row in best if row != first)][: max(1, options.max_placement_results)]
+    return [int(rows[row]) for row in order]
+
+
+def _top(weight: Floats, count: int) -> list[int]:
+    """Places of the `count` largest, largest first; of equals the earlier ones."""
+    if count >= len(weight):
+        chosen = np.arange(len(weight))
+    else:
+        bound = np.partition(weight, len(weight) - count)[len(weight) - count]
+        above = np.flatnonzero(weight > bound)
+        equal = np.flatnonzero(weight == bound)[: count - len(above)]
+        chosen = np.concatenate([above, equal])
+    order = np.lexsort((chosen, -weight[chosen]))
+    found: list[int] = chosen[order].tolist()
+    return found
+
+
+def verdicts(picture: Picture, request: PlacementRequest, rules: Rules) -> list[tuple[int, Bools]]:
+    """Of every filter that has something to say its place among the rules and its mask."""
+    found = []
+    for place_, one in enumerate(rules.filters):
+        if request.forced and not one.even_forced:
+            continue
+        mask = one.mask(picture, request)
+        if mask is not None:
+            found.append((place_, mask))
+    return found
+
+
+def nearest(picture: Picture, request: PlacementRequest, rules: Rules) -> str | None:
+    """What the host that the fewest filters refuse lacks; of several the one that lacks least of it."""
+    if not len(picture):
+        return None
+    found = verdicts(picture, request, rules)
+    misses = np.zeros(len(picture), dtype=np.int64)
+    for _, mask in found:
+        misses += ~mask
+    fewest = int(misses.min())
+    if not fewest:
+        return None
+    rows = np.flatnonzero(misses == fewest)
+    row = int(rows[np.argmin(_lack(picture, request, rows))])
+    said = [rules.filters[index].why(picture, row, request) for index, mask in found if not mask[row]]
+    return ", ".join(said[:3])
+
+
+def _lack(picture: Picture, request: PlacementRequest, rows: Ints) -> Floats:
+    """How much of what is counted is missing on each row, as a share of what is needed."""
+    lack: Floats = np.zeros(len(rows), dtype=np.float64)
+    for free, wanted in (
+        (picture.free_vcpus, request.vcpus),
+        (picture.free_memory_mb, request.memory_mb),
+        (picture.free_disk_gb, request.disk_gb),
+    ):
+        if wanted:
+            lack += np.maximum(wanted - free[rows], 0) / wanted
+    return lack

@@ -8,7 +8,8 @@ import msgspec
 
 from kilonova.agent.commands import BootArgs
 from kilonova.bus.messages import SchedulingQuestion
-from kilonova.compute import claims, states
+from kilonova.compute import claims, placing, states
+from kilonova.compute.needs import Needs, needs_of
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
@@ -23,18 +24,18 @@ from kilonova.workflows.steps.destroy import bury, destroy_on
 async def find_hosts(run: Run[Env]) -> Data:
     server = await shared.load(run)
     run.scratch["server"] = server
-    question = SchedulingQuestion(
-        request=PlacementRequest(
-            vcpus=server.vcpus,
-            memory_mb=server.memory_mb,
-            disk_gb=server.disk_gb,
-            availability_zone=server.pinned_availability_zone,
+
+    async def make_request(tx: Tx) -> PlacementRequest:
+        return await placing.request_for(
+            tx,
+            server,
             host=run.data.get("requested_host"),
             node=run.data.get("requested_node"),
-            exclude_nodes=tuple(run.data.get("excluded", ())) + tuple(run.scratch.get("full", ())),
-        ),
-        fresh=run.tries > 0,
-    )
+            forced=bool(run.data.get("forced_host")),
+            exclude_nodes=[*run.data.get("excluded", ()), *run.scratch.get("full", ())],
+        )
+
+    question = SchedulingQuestion(request=await run.env.rt.db.read(make_request), fresh=run.tries > 0)
     try:
         answer = await run.env.rt.bus.ask("scheduler", question, run.env.pace.scheduler)
     except Unavailable as error:
@@ -52,16 +53,21 @@ def _no_host(run: Run[Env], placement: Placement) -> str:
 
 
 async def claim_host(tx: Tx, run: Run[Env], result: Data) -> None:
-    server = run.scratch["server"]
+    server: Server = run.scratch["server"]
+    needs = needs_of(server)
+    held = needs.claim()
+    plain = Needs(vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb).claim()
+    group = await claims.lock_group(tx, server)
     for candidate in run.scratch["candidates"]:
-        if await claims.claim(tx, server, candidate.node_id):
+        if await claims.take(tx, needs, candidate.node_id, group, candidate.host):
             run.host = candidate.host
-            run.data |= {"host": candidate.host, "node_id": candidate.node_id}
+            run.data |= {"host": candidate.host, "node_id": candidate.node_id, "failing": candidate.failing}
             place = {
                 "host": candidate.host,
                 "node": candidate.node,
                 "availability_zone": candidate.availability_zone,
                 "claimed": True,
+                "claim": None if held == plain else held,
                 "task_state": states.SPAWNING,
             }
             await shared.change(tx, run, **place)
@@ -78,9 +84,17 @@ async def release_host(tx: Tx, run: Run[Env], result: Data) -> None:
     if server is None:
         raise Fenced
     if server.claimed:
-        await claims.release(tx, server)
+        failed = run.failure is not None and run.failure.kind in ("host", "deadline")
+        await claims.release(tx, server, failed=failed)
         await shared.change(
-            tx, run, claimed=False, host=None, node=None, availability_zone=None, task_state=states.SCHEDULING
+            tx,
+            run,
+            claimed=False,
+            claim=None,
+            host=None,
+            node=None,
+            availability_zone=None,
+            task_state=states.SCHEDULING,
         )
     node_id = run.data.pop("node_id", None)
     if node_id is not None:
@@ -117,6 +131,8 @@ async def bury_build(tx: Tx, run: Run[Env], result: Data) -> None:
 
 async def succeed(tx: Tx, run: Run[Env]) -> None:
     built = run.data.pop("built")
+    if run.data.pop("failing", False):
+        await claims.forgive(tx, run.data["node_id"])
     await shared.settle(
         tx,
         run,

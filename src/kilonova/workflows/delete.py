@@ -48,6 +48,7 @@ async def succeed(tx: Tx, run: Run[Env]) -> None:
         vm_state=states.DELETED,
         power_state=states.POWER_NOSTATE,
         claimed=False,
+        claim=None,
         deleting=False,
         deleted=server.id,
         deleted_at=now,

@@ -10,8 +10,19 @@ import sqlalchemy as sa
 
 from kilonova.agent.driver import PowerState
 from kilonova.compute import states
+from kilonova.compute.needs import Needs, claimed_by
 from kilonova.db.servers import Server
-from kilonova.db.tables import compute_nodes, instances, operation_steps, operations, quota_usages, tombstones
+from kilonova.db.tables import (
+    compute_nodes,
+    instance_group_hosts,
+    instance_groups,
+    instances,
+    node_resources,
+    operation_steps,
+    operations,
+    quota_usages,
+    tombstones,
+)
 from kilonova.db.tables import metadata as tables
 from kilonova.workflows import ALL
 from tests.workflows.harness.cloud import PASSWORD, TOKEN, FaultCloud, Host
@@ -58,7 +69,10 @@ def left(host: Host) -> set[str]:
 
 
 async def _everything(tx: Any) -> dict[str, list[dict[str, Any]]]:
-    wanted = (instances, operations, operation_steps, compute_nodes, quota_usages, tombstones)
+    wanted = (
+        *(instances, operations, operation_steps, compute_nodes, node_resources, quota_usages, tombstones),
+        *(instance_groups, instance_group_hosts),
+    )
     return {t.name: [dict(row._mapping) for row in await tx.execute(sa.select(t))] for t in wanted}
 
 
@@ -124,13 +138,16 @@ def _usage(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> 
     wrong = []
     for node in rows[compute_nodes.name]:
         mine = [s for s in all_servers if s.claimed and (s.host, s.node) == (node["host"], node["hypervisor_hostname"])]
-        should = (len(mine), sum(s.vcpus for s in mine), sum(s.memory_mb for s in mine), sum(s.disk_gb for s in mine))
+        held = [claimed_by(server) for server in mine]
+        should = (len(mine), sum(h.vcpus for h in held), sum(h.memory_mb for h in held), sum(h.disk_gb for h in held))
         has = (node["running_vms"], node["vcpus_used"], node["memory_mb_used"], node["local_gb_used"])
         if has != should:
             wrong.append(f"allocations of {node['host']} are {has}, its servers' sum is {should}")
         limits = (node["vcpus_max"], node["memory_mb_max"], node["local_gb_max"])
         if any(used > most for used, most in zip(has[1:], limits, strict=True)):
             wrong.append(f"{node['host']} is over-committed: {has[1:]} of {limits}")
+        wrong += _other_resources(rows, node, held)
+    wrong += _groups(rows, all_servers)
     used: Counter[str] = Counter()
     for server in all_servers:
         if not server.deleted:
@@ -140,6 +157,34 @@ def _usage(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> 
         counted.update({name: row[name] for name in ("instances", "cores", "ram")})
     if +counted != +used or any(value < 0 for value in counted.values()):
         wrong.append(f"quota counts {dict(counted)}, the servers' sum is {dict(used)}")
+    return wrong
+
+
+def _other_resources(rows: dict[str, list[dict[str, Any]]], node: dict[str, Any], held: list[Needs]) -> list[str]:
+    should: Counter[str] = Counter()
+    for needs in held:
+        should.update(needs.resources)
+    mine = [row for row in rows[node_resources.name] if row["node_id"] == node["id"]]
+    has = Counter({row["resource_class"]: row["used"] for row in mine})
+    wrong = []
+    if +has != +should:
+        wrong.append(f"{node['host']} has given {dict(has)}, its servers hold {dict(should)}")
+    return wrong + [f"{node['host']} is over-committed: {row}" for row in mine if not 0 <= row["used"] <= row["max"]]
+
+
+def _groups(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> list[str]:
+    """Counters are the members with a claim, and within what the policy says."""
+    wrong = []
+    for group in rows[instance_groups.name]:
+        mine = Counter(s.host for s in all_servers if s.server_group == group["uuid"] and s.claimed and not s.deleted)
+        has = {row["host"]: row["servers"] for row in rows[instance_group_hosts.name] if row["group_id"] == group["id"]}
+        if {host: count for host, count in has.items() if count} != dict(mine):
+            wrong.append(f"group {group['name']} counts {has}, its members are on {dict(mine)}")
+        if group["policy"] == "affinity" and len(mine) > 1:
+            wrong.append(f"members of an affinity group are on {dict(mine)}")
+        most = group["rules"].get("max_server_per_host", 1)
+        if group["policy"] == "anti-affinity" and any(count > most for count in mine.values()):
+            wrong.append(f"members of an anti-affinity group are on {dict(mine)}")
     return wrong
 
 

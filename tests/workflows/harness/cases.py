@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kilonova.conductor.nodes import DRIFT
 from kilonova.db.engine import Database
 from kilonova.db.schema import migrate
 from kilonova.workflows import ALL
+from tests.workflows.harness import logs
 from tests.workflows.harness.audit import audit
 from tests.workflows.harness.cloud import Config, FaultCloud, database
 from tests.workflows.harness.director import Action, Director, Point
@@ -192,6 +194,7 @@ class Harness:
         # One for all cases, so that statements are compiled once.
         db = self._database = self._database or database(directory)
         director = Director()
+        drifts = logs.count(DRIFT)
         cloud = FaultCloud(directory, director, self.seed, case.config(), db)
         try:
             await cloud.start()
@@ -210,6 +213,8 @@ class Harness:
             )
             if not problems:
                 problems = _effects(case, cloud)
+            if logs.count(DRIFT) > drifts:
+                problems.append(f"{DRIFT}: a host's report put them right")
         except Exception:
             problems = [traceback.format_exc()]
         finally:

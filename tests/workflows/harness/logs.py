@@ -11,6 +11,11 @@ import structlog
 LINES: deque[str] = deque(maxlen=20_000)
 
 
+def count(words: str) -> int:
+    """Lines kept that have these words."""
+    return sum(words in line for line in LINES)
+
+
 def _keep(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
     LINES.append(f"{method}: {dict(event)}")
     raise structlog.DropEvent

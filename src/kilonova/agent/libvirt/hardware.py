@@ -30,6 +30,11 @@ class Hardware:
     cpu_info: dict[str, object]
     features: tuple[str, ...]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Hypervisor types that images may ask for here."""
+        return ("kvm", "qemu") if self.virt_type == "kvm" else ("qemu",)
+
     def machine(self, name: str) -> str:
         """The lasting name of a machine type. Raises HostFailure: another host's QEMU may know it."""
         try:

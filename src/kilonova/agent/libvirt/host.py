@@ -64,6 +64,7 @@ def inventory(handle: Any, options: LibvirtOptions, hardware: Hardware, disks: D
         memory_mb=total_memory() // MIB,
         local_gb=status.f_blocks * status.f_frsize // GIB,
         cpu_info=hardware.cpu_info,
+        supported=tuple((hardware.arch, kind, "hvm") for kind in hardware.kinds),
         traits=tuple(sorted((*_COMPUTE, *_cpu_traits(hardware.features)))),
         host_ip=options.host_ip,
         uptime=uptime(),

@@ -20,6 +20,7 @@ from kilonova.agent.driver import (
     Inventory,
     PowerState,
     Progress,
+    Resource,
     Secrets,
     ServerSpec,
 )
@@ -44,6 +45,13 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True):
     local_gb: int = 4_000
     host_ip: str = "127.0.0.1"
     traits: tuple[str, ...] = ("HW_CPU_X86_VMX", "COMPUTE_NODE")
+    supported: tuple[tuple[str, str, str], ...] = (
+        ("x86_64", "sim", "hvm"),
+        ("x86_64", "qemu", "hvm"),
+        ("x86_64", "kvm", "hvm"),
+    )
+    resources: dict[str, Resource] = {}
+    metrics: dict[str, float] = {}
     durations: dict[str, float] = {}
     time_scale: float = 1.0
     download_images: bool = False
@@ -90,6 +98,9 @@ class SimDriver:
             local_gb=options.local_gb,
             cpu_info={"arch": "x86_64", "model": options.cpu_model, "features": []},
             traits=options.traits,
+            supported=options.supported,
+            resources=options.resources,
+            metrics=options.metrics,
             host_ip=options.host_ip,
         )
 

@@ -64,6 +64,7 @@ async def create(request: Request) -> Response:
             tags=server.get("tags", []),
             host=place.host,
             hypervisor_hostname=place.node,
+            host_forced=place.forced,
             external_networks_allowed=request.allowed("network:attach_external_network"),
             zero_disk_allowed=request.allowed(f"{_RULE}:zero_disk_flavor"),
         ),
@@ -91,6 +92,7 @@ class _Place(NamedTuple):
     zone: str | None
     host: str | None
     node: str | None
+    forced: bool
 
 
 def _place(request: Request, server: dict[str, Any]) -> _Place:
@@ -100,18 +102,19 @@ def _place(request: Request, server: dict[str, Any]) -> _Place:
     target = {"project_id": context.project_id, "user_id": context.user_id, "availability_zone": asked or ""}
     request.authorize(_RULE, target)
     zone, host, node = _parse_zone(asked)
-    if host or node:
+    forced = bool(host or node)
+    if forced:
         request.authorize(f"{_RULE}:forced_host", target)
     wanted_host, wanted_node = server.get("host"), server.get("hypervisor_hostname")
     if wanted_host or wanted_node:
         request.authorize("compute:servers:create:requested_destination", target)
-        if host or node:
+        if forced:
             raise Invalid(
                 "One mechanism with host and/or hypervisor_hostname and another mechanism "
                 "with zone:host:node are mutually exclusive."
             )
         host, node = wanted_host, wanted_node
-    return _Place(zone or None, host or None, node or None)
+    return _Place(zone or None, host or None, node or None, forced)
 
 
 def _parse_zone(asked: str | None) -> tuple[str | None, str | None, str | None]:

@@ -7,9 +7,7 @@ from typing import Any
 from kilonova.api.requests import Request
 from kilonova.errors import Invalid, NotImplementedHere
 
-_HINTS = frozenset(
-    {"same_host", "different_host", "query", "build_near_host_ip", "cidr", "target_cell", "different_cell"}
-)
+_HINTS = frozenset({"target_cell", "different_cell"})
 
 
 def unbuilt(what: str) -> NotImplementedHere:

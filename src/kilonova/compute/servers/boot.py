@@ -12,7 +12,8 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.agent.wanted import read_wanted
-from kilonova.compute import networks, quota_usage, states
+from kilonova.compute import networks, placing, quota_usage, states
+from kilonova.compute.needs import read_needs
 from kilonova.compute.quota_usage import Amount
 from kilonova.compute.servers.submit import wake, write_once
 from kilonova.context import RequestContext
@@ -56,6 +57,8 @@ class BootRequest:
     trusted_certs: list[str] | None = None
     host: str | None = None
     hypervisor_hostname: str | None = None
+    host_forced: bool = False
+    """Whether these go before filters (`zone:host:node`), or are a wish that filters may refuse."""
     external_networks_allowed: bool = False
     """Whether policy lets the caller's servers have ports on external networks."""
     zero_disk_allowed: bool = True
@@ -101,7 +104,10 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
                 raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
             check_image_fits(image, flavor.memory_mb, flavor.root_gb)
         # Refused here and not by a host minutes later.
-        read_wanted(flavor.vcpus, flavor.extra_specs, image.spec.properties if image is not None else {})
+        properties = image.spec.properties if image is not None else {}
+        read_wanted(flavor.vcpus, flavor.extra_specs, properties)
+        read_needs(flavor.vcpus, flavor.memory_mb, flavor.root_gb, flavor.extra_specs, properties)
+        placing.check_wishes(rt.settings, request.scheduler_hints, flavor.extra_specs, properties)
         key = await _key(tx, ctx, request.key_name) if request.key_name else None
         await _check_zone_and_host(rt, tx, request)
         limits = await quota_usage.limits(tx, ctx.project_id, rt.settings.quota)
@@ -278,6 +284,11 @@ def _values(
     }
 
 
+def _requested_place(request: BootRequest) -> dict[str, Any]:
+    place = {"requested_host": request.host, "requested_node": request.hypervisor_hostname}
+    return place | {"forced_host": True} if request.host_forced else place
+
+
 def _networks_of(plan: networks.Plan) -> dict[str, Any]:
     """The columns that say which networks were asked for."""
     return {
@@ -331,8 +342,7 @@ async def _insert(
         user_id=ctx.user_id,
         request_id=ctx.request_id,
         now=values["created_at"],
-        data={"requested_host": request.host, "requested_node": request.hypervisor_hostname}
-        | ({"groups": list(plan.group_ids)} if plan.has_ports else {}),
+        data=_requested_place(request) | ({"groups": list(plan.group_ids)} if plan.has_ports else {}),
         secrets={"admin_password": password, "files": request.files},
     )
     await servers.insert(tx, {**values, "operation_id": operation_id})

@@ -6,7 +6,7 @@ from kilonova.db.tables.aggregates import aggregate_hosts, aggregate_metadata, a
 from kilonova.db.tables.base import metadata
 from kilonova.db.tables.console_tokens import console_tokens
 from kilonova.db.tables.flavors import instance_type_projects, instance_types
-from kilonova.db.tables.hosts import compute_nodes, services, tombstones
+from kilonova.db.tables.hosts import compute_nodes, node_resources, services, tombstones
 from kilonova.db.tables.instances import instances, tags
 from kilonova.db.tables.key_pairs import key_pairs
 from kilonova.db.tables.operations import operation_steps, operations
@@ -26,6 +26,7 @@ __all__ = [
     "instances",
     "key_pairs",
     "metadata",
+    "node_resources",
     "operation_steps",
     "operations",
     "quota_classes",

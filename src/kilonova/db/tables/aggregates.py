@@ -13,6 +13,7 @@ aggregates = sa.Table(
     sa.Column("id", Id, primary_key=True),
     sa.Column("uuid", Uuid, nullable=False, unique=True),
     sa.Column("name", ExactName, nullable=False, unique=True),
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default="0", comment="Grows with every change"),
     sa.Column("created_at", DateTime, nullable=False),
     sa.Column("updated_at", DateTime),
     sqlite_autoincrement=True,

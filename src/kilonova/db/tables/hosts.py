@@ -45,18 +45,43 @@ compute_nodes = sa.Table(
     sa.Column("memory_mb_used", sa.Integer, nullable=False, server_default="0"),
     sa.Column("local_gb_used", sa.Integer, nullable=False, server_default="0"),
     sa.Column("running_vms", sa.Integer, nullable=False, server_default="0", comment="Servers that hold a claim"),
+    sa.Column("failed_builds", sa.Integer, nullable=False, server_default="0", comment="Since one went well"),
+    sa.Column("cpu_allocation_ratio", sa.Double, nullable=False, server_default="1"),
+    sa.Column("ram_allocation_ratio", sa.Double, nullable=False, server_default="1"),
+    sa.Column("disk_allocation_ratio", sa.Double, nullable=False, server_default="1"),
     sa.Column("disk_available_least", sa.Integer),
     sa.Column("cpu_info", Json, nullable=False),
     sa.Column("traits", Json, nullable=False),
+    sa.Column("supported_instances", Json, comment="[architecture, hypervisor type, VM mode] of guests"),
+    sa.Column("metrics", Json),
     sa.Column("host_ip", sa.String(45)),
     sa.Column("uptime", Name),
     sa.Column(
         "generation", sa.BigInteger, nullable=False, server_default="0", comment="Grows with every change but claims"
     ),
+    sa.Column(
+        "changed",
+        sa.Double,
+        nullable=False,
+        server_default="0",
+        comment="At the last change, claims too; database clock",
+    ),
     sa.Column("created_at", DateTime, nullable=False),
     sa.Column("updated_at", DateTime),
     sa.UniqueConstraint("host", "hypervisor_hostname"),
+    sa.Index("ix_compute_nodes_changed", "changed"),
     sqlite_autoincrement=True,
+)
+
+node_resources = sa.Table(
+    "compute_node_resources",
+    metadata,
+    sa.Column("node_id", sa.BigInteger, primary_key=True),
+    sa.Column("resource_class", Name, primary_key=True),
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("max", sa.Integer, nullable=False, comment="(total - reserved) x allocation ratio"),
+    sa.Column("used", sa.Integer, nullable=False, server_default="0"),
+    comment="Resources of other classes than vCPUs, memory and disk",
 )
 
 tombstones = sa.Table(

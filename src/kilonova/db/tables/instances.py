@@ -37,6 +37,7 @@ instances = sa.Table(
     sa.Column("host", Name),
     sa.Column("node", Name),
     sa.Column("claimed", sa.Boolean, nullable=False, server_default=sa.false(), comment="Holds resources of its node"),
+    sa.Column("claim", Json, comment="What is claimed, where that is not what the flavor's columns say"),
     sa.Column("availability_zone", Name),
     sa.Column("pinned_availability_zone", Name),
     sa.Column("key_name", Name),

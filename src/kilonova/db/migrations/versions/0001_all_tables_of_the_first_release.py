@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("id", Id, nullable=False),
         sa.Column("uuid", sa.String(length=36), nullable=False),
         sa.Column("name", ExactName, nullable=False),
+        sa.Column("generation", sa.BigInteger(), server_default="0", nullable=False, comment="Grows with every change"),
         sa.Column("created_at", DateTime, nullable=False),
         sa.Column("updated_at", DateTime, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_aggregates")),
@@ -59,9 +60,17 @@ def upgrade() -> None:
         sa.Column("memory_mb_used", sa.Integer(), server_default="0", nullable=False),
         sa.Column("local_gb_used", sa.Integer(), server_default="0", nullable=False),
         sa.Column("running_vms", sa.Integer(), server_default="0", nullable=False, comment="Servers that hold a claim"),
+        sa.Column("failed_builds", sa.Integer(), server_default="0", nullable=False, comment="Since one went well"),
+        sa.Column("cpu_allocation_ratio", sa.Double(), server_default="1", nullable=False),
+        sa.Column("ram_allocation_ratio", sa.Double(), server_default="1", nullable=False),
+        sa.Column("disk_allocation_ratio", sa.Double(), server_default="1", nullable=False),
         sa.Column("disk_available_least", sa.Integer(), nullable=True),
         sa.Column("cpu_info", Json, nullable=False),
         sa.Column("traits", Json, nullable=False),
+        sa.Column(
+            "supported_instances", Json, nullable=True, comment="[architecture, hypervisor type, VM mode] of guests"
+        ),
+        sa.Column("metrics", Json, nullable=True),
         sa.Column("host_ip", sa.String(length=45), nullable=True),
         sa.Column("uptime", sa.String(length=255), nullable=True),
         sa.Column(
@@ -71,12 +80,30 @@ def upgrade() -> None:
             nullable=False,
             comment="Grows with every change but claims",
         ),
+        sa.Column(
+            "changed",
+            sa.Double(),
+            server_default="0",
+            nullable=False,
+            comment="At the last change, claims too; database clock",
+        ),
         sa.Column("created_at", DateTime, nullable=False),
         sa.Column("updated_at", DateTime, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_compute_nodes")),
         sa.UniqueConstraint("host", "hypervisor_hostname", name=op.f("uq_compute_nodes_host_hypervisor_hostname")),
         sa.UniqueConstraint("uuid", name=op.f("uq_compute_nodes_uuid")),
         sqlite_autoincrement=True,
+    )
+    op.create_index("ix_compute_nodes_changed", "compute_nodes", ["changed"], unique=False)
+    op.create_table(
+        "compute_node_resources",
+        sa.Column("node_id", sa.BigInteger(), nullable=False),
+        sa.Column("resource_class", sa.String(length=255), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("max", sa.Integer(), nullable=False, comment="(total - reserved) x allocation ratio"),
+        sa.Column("used", sa.Integer(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("node_id", "resource_class", name=op.f("pk_compute_node_resources")),
+        comment="Resources of other classes than vCPUs, memory and disk",
     )
     op.create_table(
         "console_auth_tokens",
@@ -261,6 +288,9 @@ def upgrade() -> None:
         sa.Column("node", sa.String(length=255), nullable=True),
         sa.Column(
             "claimed", sa.Boolean(), server_default=sa.false(), nullable=False, comment="Holds resources of its node"
+        ),
+        sa.Column(
+            "claim", Json, nullable=True, comment="What is claimed, where that is not what the flavor's columns say"
         ),
         sa.Column("availability_zone", sa.String(length=255), nullable=True),
         sa.Column("pinned_availability_zone", sa.String(length=255), nullable=True),

@@ -1,0 +1,138 @@
+"""The question to the scheduler that a server makes: its needs, its group, and what its hints mean by now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from kilonova.compute.needs import needs_of
+from kilonova.db import server_groups
+from kilonova.db.engine import Tx
+from kilonova.db.servers import Server
+from kilonova.db.tables import instances
+from kilonova.errors import Invalid
+from kilonova.scheduler.filters.json_query import parse
+from kilonova.scheduler.filters.wishes import near_network
+from kilonova.scheduler.request import Group, PlacementRequest
+from kilonova.settings import ComputeSettings
+
+FILTER_OF_HINT = {
+    "same_host": "SameHostFilter",
+    "different_host": "DifferentHostFilter",
+    "build_near_host_ip": "SimpleCIDRAffinityFilter",
+    "query": "JsonFilter",
+}
+_FILTER_OF_SCOPE = {
+    "aggregate_instance_extra_specs": "AggregateInstanceExtraSpecsFilter",
+    "capabilities": "ComputeCapabilitiesFilter",
+}
+_FILTER_OF_PROPERTY = dict.fromkeys(
+    ("img_hv_type", "hypervisor_type", "img_hv_requested_version", "hypervisor_version_requires"),
+    "ImagePropertiesFilter",
+)
+
+
+def listed(hint: Any) -> list[str]:
+    """A hint that is one server or several."""
+    return [str(one) for one in hint] if isinstance(hint, list) else [str(hint)]
+
+
+def text(hint: Any) -> str:
+    """A hint that is one thing, which may come as a list of one."""
+    return str(hint[0]) if isinstance(hint, list) and hint else str(hint)
+
+
+def check_wishes(
+    settings: ComputeSettings,
+    hints: Mapping[str, Any],
+    extra_specs: Mapping[str, str],
+    properties: Mapping[str, str],
+) -> None:
+    """Raises Invalid for what asks something of a filter that this cloud does not have enabled, or cannot be read."""
+    enabled = {name.rsplit(".", 1)[-1] for name in settings.scheduler.enabled_filters}
+    needed = [(f"scheduler hint '{name}'", wanted) for name, wanted in FILTER_OF_HINT.items() if hints.get(name)]
+    for key in extra_specs:
+        scope = key.split(":")[0]
+        if ":" in key and scope in _FILTER_OF_SCOPE:
+            needed.append((f"flavor extra spec '{key}'", _FILTER_OF_SCOPE[scope]))
+    needed += [
+        (f"image property '{key}'", wanted) for key, wanted in _FILTER_OF_PROPERTY.items() if properties.get(key)
+    ]
+    for what, wanted in needed:
+        if wanted not in enabled:
+            raise Invalid(f"The {what} cannot be honoured: {wanted} is not enabled in this cloud.")
+    if hints.get("query"):
+        parse(text(hints["query"]))
+    if hints.get("build_near_host_ip"):
+        address, prefix = text(hints["build_near_host_ip"]), text(hints.get("cidr", "/24"))
+        if near_network(address, prefix) is None:
+            raise Invalid(
+                f"The scheduler hints build_near_host_ip={address} and cidr={prefix} make no network; "
+                "accepted are an IP address, and the length of a prefix like '/24'."
+            )
+
+
+async def request_for(
+    tx: Tx,
+    server: Server,
+    *,
+    host: str | None = None,
+    node: str | None = None,
+    forced: bool = False,
+    exclude_nodes: Sequence[int] = (),
+) -> PlacementRequest:
+    """`host`, `node`: what an administrator asked for."""
+    hints = server.scheduler_hints
+    same, different = hints.get("same_host"), hints.get("different_host")
+    near = hints.get("build_near_host_ip")
+    return PlacementRequest(
+        **_of_needs(server),
+        availability_zone=server.pinned_availability_zone,
+        host=host,
+        node=node,
+        forced=forced,
+        exclude_nodes=tuple(exclude_nodes),
+        project_id=server.project_id,
+        flavor_name=str(server.flavor.get("name", "")),
+        extra_specs=server.flavor.get("extra_specs") or {},
+        image_id=server.image_ref or None,
+        image_properties=(server.image or {}).get("properties") or {},
+        group=await _group(tx, server),
+        same_hosts=tuple(await _hosts_of(tx, listed(same))) if same else None,
+        different_hosts=tuple(await _hosts_of(tx, listed(different))) if different else (),
+        near_ip=text(near) if near else None,
+        cidr=text(hints.get("cidr", "/24")),
+        query=text(hints["query"]) if hints.get("query") else None,
+    )
+
+
+def _of_needs(server: Server) -> dict[str, Any]:
+    needs = needs_of(server)
+    return {
+        "vcpus": needs.vcpus,
+        "memory_mb": needs.memory_mb,
+        "disk_gb": needs.disk_gb,
+        "resources": needs.resources,
+        "required_traits": tuple(sorted(needs.required_traits)),
+        "forbidden_traits": tuple(sorted(needs.forbidden_traits)),
+    }
+
+
+async def _hosts_of(tx: Tx, uuids: Sequence[str]) -> list[str]:
+    c = instances.c
+    query = sa.select(c.host).where(c.uuid.in_(uuids), c.deleted == 0, c.host.is_not(None)).distinct()
+    return sorted(row.host for row in await tx.execute(query))
+
+
+async def _group(tx: Tx, server: Server) -> Group | None:
+    if server.server_group is None:
+        return None
+    group = await server_groups.get(tx, server.server_group)
+    if group is None:
+        return None
+    members = await server_groups.hosts(tx, group.id)
+    if server.claimed and server.host in members:
+        members[server.host] -= 1
+    return Group(policy=group.policy, max_server_per_host=group.max_server_per_host, members=members)

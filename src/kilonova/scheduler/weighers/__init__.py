@@ -1,0 +1,1 @@
+"""Weighers: each says of every host how well a server would be there."""
