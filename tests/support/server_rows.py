@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from kilonova.db import servers
 from kilonova.db import tags as tag_rows
 from kilonova.db.engine import Database, Tx
-from kilonova.db.tables import instance_types, instances, key_pairs, services
+from kilonova.db.tables import compute_nodes, instance_types, instances, key_pairs, services
 from kilonova.db.types import database_seconds
 from kilonova.testing.identity import PROJECT
 
@@ -91,6 +91,11 @@ async def add(db: Database, name: str = "vm", *, tags: tuple[str, ...] = (), **c
     return str(row["uuid"])
 
 
+async def delete(db: Database, server_id: str) -> None:
+    """As the end of its deletion leaves it."""
+    await db.write(lambda tx: servers.update(tx, server_id, deleted=instances.c.id, vm_state="deleted", host=None))
+
+
 async def get(db: Database, server_id: str) -> servers.Server:
     found = await db.read(lambda tx: servers.get(tx, server_id, deleted=True))
     assert found is not None
@@ -105,6 +110,21 @@ async def add_service(db: Database, host: str = "host-1", *, age: float = 0.0, *
 
     async def work(tx: Tx) -> None:
         await tx.execute(sa.insert(services).values(**row | changes, last_seen=database_seconds() - age))
+
+    await db.write(work)
+
+
+async def add_node(db: Database, host: str = "host-1", **changes: Any) -> None:
+    """The host's compute node of the same name."""
+    row: dict[str, Any] = {
+        "uuid": str(uuid.uuid4()), "service_id": 1, "host": host, "hypervisor_hostname": host,
+        "hypervisor_type": "QEMU", "hypervisor_version": 7002000, "vcpus": 8, "memory_mb": 8192, "local_gb": 100,
+        "vcpus_max": 128, "memory_mb_max": 11520, "local_gb_max": 100, "cpu_info": {}, "traits": [],
+        "created_at": MOMENT,
+    }  # fmt: skip
+
+    async def work(tx: Tx) -> None:
+        await tx.execute(sa.insert(compute_nodes).values(**row | changes))
 
     await db.write(work)
 

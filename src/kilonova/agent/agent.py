@@ -20,9 +20,10 @@ from kilonova.agent.allocation import Allocation
 from kilonova.agent.commands import Context, NoImages, decode_args
 from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
+from kilonova.agent.precache import Precache
 from kilonova.agent.report import Periodic, Reporter, Ticker
 from kilonova.bus import Bus, Subscription
-from kilonova.bus.messages import Answer, Command, Message, ProgressReport, Result, ServerQuestion
+from kilonova.bus.messages import Answer, CacheImages, Command, Message, ProgressReport, Result, ServerQuestion
 from kilonova.errors import Conflict, HostFailure, Invalid, KilonovaError, Transient
 from kilonova.world import World
 
@@ -105,6 +106,7 @@ class Agent:
         self._journal = journal
         self._world = world
         self._images: ImageSource = images or NoImages()
+        self._precache = Precache(host, driver, self._images)
         self._builds = asyncio.Semaphore(max_concurrent_builds) if max_concurrent_builds > 0 else None
         self._drain_timeout = drain_timeout
         self._ticker = ticker or Ticker(world)
@@ -149,6 +151,7 @@ class Agent:
             await self._subscription.close()
             self._subscription = None
         await self.reporter.stop()
+        await self._precache.stop()
         if self._evicting is not None:
             self._evicting.stop()
         self._draining = True
@@ -174,6 +177,9 @@ class Agent:
     async def _handle(self, message: Message) -> Answer | None:
         if isinstance(message, Command):
             await self._take(message)
+            return None
+        if isinstance(message, CacheImages):
+            self._precache.fetch(message)
             return None
         if isinstance(message, ServerQuestion):
             return await self._answer(message)

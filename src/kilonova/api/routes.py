@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kilonova.api import external_events, version_documents
+from kilonova.api.aggregates.routes import ROUTES as AGGREGATES
 from kilonova.api.certificates.handlers import ROUTES as CERTIFICATES
 from kilonova.api.fields import OPEN_QUERY
 from kilonova.api.flavors import access, extra_specs, manage
@@ -17,7 +18,9 @@ from kilonova.api.keypairs import handlers as keypairs
 from kilonova.api.keypairs import schemas as keypair_schemas
 from kilonova.api.limits import handlers as limits
 from kilonova.api.proxies.routes import ROUTES as NETWORK_PROXIES
+from kilonova.api.quotas.routes import ROUTES as QUOTAS
 from kilonova.api.routing import Action, Route, action, route
+from kilonova.api.servergroups.routes import ROUTES as SERVER_GROUPS
 from kilonova.api.servers.routes import ROUTES as SERVERS
 from kilonova.api.services import handlers as services
 from kilonova.api.services import schemas as service_schemas
@@ -225,6 +228,9 @@ ROUTES: tuple[Route | Action, ...] = (
     *ZONES,
     *HYPERVISORS,
     *SERVICES,
+    *AGGREGATES,
+    *SERVER_GROUPS,
+    *QUOTAS,
     *SERVERS,
     *VOLUMES_BOOT,
     *NETWORK_PROXIES,

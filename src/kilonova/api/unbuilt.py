@@ -23,12 +23,6 @@ _LATER = """
     DELETE,GET /images/{id} [-2.35]
     GET,POST,PUT /images/{image_id}/metadata [-2.38]
     DELETE,GET,PUT /images/{image_id}/metadata/{id} [-2.38]
-    GET,POST /os-aggregates
-    DELETE,GET,PUT /os-aggregates/{id}
-    POST /os-aggregates/{id}/action add_host
-    POST /os-aggregates/{id}/action remove_host
-    POST /os-aggregates/{id}/action set_metadata
-    POST /os-aggregates/{id}/images [2.81-]
     POST /os-assisted-volume-snapshots
     DELETE /os-assisted-volume-snapshots/{id}
     GET,POST /os-baremetal-nodes [-2.35]
@@ -43,12 +37,6 @@ _LATER = """
     GET /os-instance_usage_audit_log
     GET /os-instance_usage_audit_log/{id}
     GET /os-migrations
-    GET,PUT /os-quota-class-sets/{id}
-    DELETE,GET,PUT /os-quota-sets/{id}
-    GET /os-quota-sets/{id}/defaults
-    GET /os-quota-sets/{id}/detail
-    GET,POST /os-server-groups
-    DELETE,GET /os-server-groups/{id}
     GET /os-simple-tenant-usage
     GET /os-simple-tenant-usage/{id}
     GET,POST /os-snapshots [-2.35]

@@ -69,6 +69,14 @@ def _bare(text: str) -> str:
     return text.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "").lower()
 
 
+def row_id(text: str) -> int:
+    """The number in a path; 0, which no row has, for one that is too large. Raises Invalid for what is none."""
+    digits = text.strip().removeprefix("-")
+    if not digits.isascii() or not digits.isdigit():
+        raise Invalid(f"Invalid input received: id must be an integer, not {text!r}")
+    return int(text) if len(digits) < 19 else 0
+
+
 def is_base64(text: str) -> bool:
     try:
         base64.b64decode(re.sub(r"\s", "", text).encode(), validate=False)

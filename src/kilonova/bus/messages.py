@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kilonova.agent.allocation import Allocation
-from kilonova.agent.driver import Inventory, Secrets
+from kilonova.agent.driver import ImageSpec, Inventory, Secrets
 from kilonova.network.messages import PlaneGreeting, PlanePlan, PlaneReport
 from kilonova.scheduler.request import PlacementRequest
 
@@ -85,6 +85,13 @@ class ServerQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     args: dict[str, object] = {}
 
 
+class CacheImages(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """API -> agent: fetch these images, they will be wanted soon. A hint; losing it costs the time it saves."""
+
+    images: list[ImageSpec]
+    secrets: Secrets
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     data: dict[str, object] = {}
     error: str | None = None
@@ -151,6 +158,7 @@ Message = (
     | HostReport
     | PowerReport
     | ServerQuestion
+    | CacheImages
     | Answer
     | SchedulingQuestion
     | Wake

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova.db import aggregates
 from kilonova.db import hosts as rows
 from kilonova.db.engine import Tx
 from kilonova.db.hosts import COMPUTE, Service
@@ -59,7 +60,10 @@ def require_compute(binary: str) -> None:
 
 
 async def delete_service(rt: Runtime, identity: sa.ColumnElement[bool], not_found: NotFound) -> None:
-    """Forget a service, and with a compute service its hypervisors. Raises Conflict while it hosts servers."""
+    """Forget a service, and with a compute service its hypervisors and its places in aggregates.
+
+    Raises Conflict while it hosts servers.
+    """
 
     async def work(tx: Tx) -> None:
         service = await rows.get_service(tx, identity, service_down_time=rt.settings.service_down_time)
@@ -69,6 +73,8 @@ async def delete_service(rt: Runtime, identity: sa.ColumnElement[bool], not_foun
             raise Conflict(
                 "Unable to delete compute service that is hosting instances. Migrate or delete the instances first."
             )
+        if service.binary == COMPUTE:
+            await aggregates.remove_host_everywhere(tx, service.host)
         await rows.delete_service(tx, service)
 
     await rt.db.write(work)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy.exc
 
 from kilonova.compute import keys
-from kilonova.compute.quota_usage import limits
+from kilonova.compute.quota_usage import read_limits
 from kilonova.compute.quotas import lock_project
 from kilonova.context import RequestContext
 from kilonova.db import key_pairs as rows
@@ -60,7 +60,7 @@ async def create(
     taken = Conflict(f"Key pair '{name}' already exists.")
 
     async def work(tx: Tx) -> KeyPair:
-        limit = (await limits(tx, ctx.project_id, rt.settings.quota))["key_pairs"]
+        limit = (await read_limits(tx, ctx.project_id, user_id, rt.settings.quota)).of_user["key_pairs"]
         if limit >= 0:
             await lock_project(tx, ctx.project_id)
             if await rows.count(tx, user_id) >= limit:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
+from kilonova.db import quotas as quota_rows
 from kilonova.db.dialect import insert_if_missing
 from kilonova.db.engine import Tx
 from kilonova.db.tables import quota_classes, quota_usages, quotas
@@ -24,22 +26,55 @@ class Amount:
     ram: int
 
 
+PROXIED = ("fixed_ips", "floating_ips", "security_groups", "security_group_rules")
+"""Resources of Networking: their limits are kept and shown for old clients, and mean nothing."""
+RESOURCES = (*QuotaDefaults.__dataclass_fields__, *PROXIED)
+
 _LIMITS = sa.union_all(
-    sa.select(quotas.c.resource, quotas.c.hard_limit, sa.literal(1).label("rank")).where(
-        quotas.c.project_id == sa.bindparam("my_project"), quotas.c.user_id == ""
+    sa.select(quotas.c.resource, quotas.c.hard_limit, quotas.c.user_id, sa.literal(1).label("rank")).where(
+        quotas.c.project_id == sa.bindparam("my_project"), quotas.c.user_id.in_(["", sa.bindparam("my_user")])
     ),
-    sa.select(quota_classes.c.resource, quota_classes.c.hard_limit, sa.literal(0).label("rank")).where(
-        quota_classes.c.class_name == "default"
-    ),
+    sa.select(
+        quota_classes.c.resource, quota_classes.c.hard_limit, sa.literal("").label("user_id"), sa.literal(0)
+    ).where(quota_classes.c.class_name == "default"),
 )
 
 
-async def limits(tx: Tx, project_id: str, defaults: QuotaDefaults) -> dict[str, int]:
-    """The project's limits, else those of the class `default`, else the configured ones; -1 is unlimited."""
-    found = {name: int(getattr(defaults, name)) for name in QuotaDefaults.__dataclass_fields__}
-    for row in sorted(await tx.execute(_LIMITS, {"my_project": project_id}), key=lambda row: int(row.rank)):
-        found[row.resource] = row.hard_limit
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """By resource; -1 is unlimited. `project`: of all its users together; `own`: the user's, beside them."""
+
+    project: dict[str, int]
+    own: dict[str, int]
+
+    @property
+    def of_user(self) -> dict[str, int]:
+        """What counts for things that each user has for themselves."""
+        return self.project | self.own
+
+
+def defaults_of(defaults: QuotaDefaults) -> dict[str, int]:
+    """The configured limits of all resources."""
+    return {name: int(getattr(defaults, name, -1)) for name in RESOURCES}
+
+
+async def read_limits(tx: Tx, project_id: str, user_id: str, defaults: QuotaDefaults) -> Limits:
+    """The project's limits, else those of the class `default`, else the configured ones; and the user's own."""
+    project = defaults_of(defaults)
+    own: dict[str, int] = {}
+    rows = await tx.execute(_LIMITS, {"my_project": project_id, "my_user": user_id})
+    for row in sorted(rows, key=lambda row: int(row.rank)):
+        (own if row.user_id else project)[row.resource] = row.hard_limit
+    return Limits(project=project, own=own)
+
+
+async def take_for(tx: Tx, project_id: str, user_id: str, amount: Amount, limit: Limits) -> None:
+    """Count `amount` in for a user of the project; raises OverQuota when a limit of either would be passed."""
+    if any(limit.own.get(name, -1) >= 0 for name in COUNTED):
+        await quota_rows.lock(tx, project_id)
+        used = await quota_rows.sums(tx, project_id, user_id)
+        _check(limit.own, asdict(used), asdict(amount))
+    await take(tx, project_id, amount, limit.project)
 
 
 async def take(tx: Tx, project_id: str, amount: Amount, limit: dict[str, int]) -> None:
@@ -58,7 +93,13 @@ async def take(tx: Tx, project_id: str, amount: Amount, limit: dict[str, int]) -
     if (await tx.execute(statement)).rowcount:
         return
     used = (await tx.execute(sa.select(quota_usages).where(c.project_id == project_id))).one()._mapping
-    over = [name for name in COUNTED if 0 <= limit[name] < used[name] + add[name]]
+    _check(limit, {name: used[name] for name in COUNTED}, add)
+
+
+def _check(limit: Mapping[str, int], used: Mapping[str, int], add: Mapping[str, int]) -> None:
+    over = [name for name in COUNTED if 0 <= limit.get(name, -1) < used[name] + add[name]]
+    if not over:
+        return
     names = ", ".join(over)
     asked = ", ".join(str(add[name]) for name in over)
     has = ", ".join(str(used[name]) for name in over)

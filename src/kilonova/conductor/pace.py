@@ -23,6 +23,8 @@ class Pace:
     """Between looks for ports of servers that are gone."""
     network_info: float = 240.0
     """Between looks for servers of which other ports are known than Networking has: what events lost costs."""
+    quota_usage: float = 900.0
+    """Between looks for projects whose usage is not the sum of their servers."""
     tombstones: float = 15.0
     """Between looks for hosts that came back."""
     retry: tuple[float, float] = (0.2, 15.0)

@@ -31,6 +31,7 @@ from kilonova.engine.run import Probe, no_probe
 from kilonova.errors import Transient
 from kilonova.reconcile.network_info import NetworkInfo
 from kilonova.reconcile.power_state import PowerStates
+from kilonova.reconcile.quota_usage import QuotaUsage
 from kilonova.reconcile.stray_ports import StrayPorts
 from kilonova.reconcile.tombstones import Tombstones
 from kilonova.runtime import Runtime
@@ -79,6 +80,7 @@ class Conductor:
         self.tombstones = Tombstones(rt, self.hosts, self.agents, pace)
         self.network_info = NetworkInfo(rt, pace)
         self.stray_ports = StrayPorts(rt, pace)
+        self.quota_usage = QuotaUsage(rt, pace)
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -92,7 +94,8 @@ class Conductor:
         await self.engine.start(alone=alone)
         heartbeat = Heartbeat(host=self.rt.settings.host, binary="nova-conductor", incarnation=self.id)
         beating = beat(self.rt.bus, self.rt.world, heartbeat, self.rt.settings.report_interval)
-        self._tasks = [asyncio.create_task(self.tombstones.loop()), asyncio.create_task(beating)]
+        loops = (self.tombstones.loop(), self.quota_usage.loop(), beating)
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
         if self.rt.network is not None:
             self._tasks.append(asyncio.create_task(self.stray_ports.loop()))
             self._tasks.append(asyncio.create_task(self.network_info.loop()))

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Tx
 from kilonova.db.hosts import COMPUTE
-from kilonova.db.tables import aggregate_hosts, aggregate_metadata, aggregates, services
+from kilonova.db.tables import aggregate_hosts, aggregate_metadata, aggregates, compute_nodes, services
 
 ZONE = "availability_zone"
 """The key that makes an aggregate's hosts an availability zone."""
@@ -144,15 +144,34 @@ async def set_metadata(tx: Tx, aggregate_id: int, changes: Mapping[str, str | No
         await tx.execute(sa.insert(aggregate_metadata), rows)
 
 
-async def lock_hosts(tx: Tx, hosts: Sequence[str]) -> list[str]:
-    """Hold the compute services of these hosts, in one order for all; returns those that exist."""
+async def hold_hosts(tx: Tx, hosts: Sequence[str]) -> list[str]:
+    """Hold these hosts' nodes and services until the transaction ends, so that nothing is claimed on them meanwhile.
+
+    Returns those that have a compute service. Schedulers see from `generation` that something has changed.
+    """
+    nodes = compute_nodes.c
+    await tx.execute(sa.update(compute_nodes).where(nodes.host.in_(hosts)).values(generation=nodes.generation + 1))
     c = services.c
     query = sa.select(c.host).where(c.host.in_(hosts), c.binary == COMPUTE).order_by(c.id).with_for_update()
     return [row.host for row in await tx.execute(query)]
 
 
+async def zones(tx: Tx, hosts: Sequence[str], *, without: int | None = None) -> set[str]:
+    """The zones that these hosts are in by other aggregates than `without`."""
+    hosts_of, values = aggregate_hosts.c, aggregate_metadata.c
+    query = (
+        sa.select(values.value)
+        .distinct()
+        .join_from(aggregate_hosts, aggregate_metadata, values.aggregate_id == hosts_of.aggregate_id)
+        .where(hosts_of.host.in_(hosts), values.key == ZONE)
+    )
+    if without is not None:
+        query = query.where(hosts_of.aggregate_id != without)
+    return {row.value for row in await tx.execute(query)}
+
+
 async def refresh_zones(tx: Tx, hosts: Sequence[str]) -> None:
-    """Write into the services of these hosts the zone that their aggregates make them; the caller has locked them."""
+    """Write into the services of these hosts the zone that their aggregates make them; the caller holds them."""
     if not hosts:
         return
     zone = (

@@ -152,8 +152,10 @@ async def delete_service(tx: Tx, service: Service) -> None:
         await tx.execute(sa.delete(tombstones).where(tombstones.c.host == service.host))
 
 
-async def count_servers(tx: Tx, host: str) -> int:
-    query = sa.select(sa.func.count()).select_from(instances).where(instances.c.host == host, instances.c.deleted == 0)
+async def count_servers(tx: Tx, *hosts: str) -> int:
+    """Servers on these hosts."""
+    c = instances.c
+    query = sa.select(sa.func.count()).select_from(instances).where(c.host.in_(hosts), c.deleted == 0)
     return int((await tx.execute(query)).scalar_one())
 
 

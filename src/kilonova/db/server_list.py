@@ -82,6 +82,7 @@ class ViewRow(NamedTuple):
     security_groups: str
     addresses: str
     scheduler_hints: str
+    server_group: str | None
     trusted_certs: str | None
     fault: str | None
     deleting: bool

@@ -16,10 +16,6 @@ def _limit(resource: str) -> Any:
     return lambda quotas, _: quotas.limits[resource]
 
 
-def _unlimited(quotas: ProjectQuotas, _: Any) -> int:
-    return -1
-
-
 def _none(quotas: ProjectQuotas, _: Any) -> int:
     return 0
 
@@ -35,15 +31,15 @@ ABSOLUTE = View(
     Out("maxPersonalitySize", _limit("injected_file_content_bytes"), until="2.56"),
     Out("maxServerGroups", _limit("server_groups")),
     Out("maxServerGroupMembers", _limit("server_group_members")),
-    Out("maxTotalFloatingIps", _unlimited, until="2.35"),
-    Out("maxSecurityGroups", _unlimited, until="2.35"),
-    Out("maxSecurityGroupRules", _unlimited, until="2.35"),
+    Out("maxTotalFloatingIps", _limit("floating_ips"), until="2.35"),
+    Out("maxSecurityGroups", _limit("security_groups"), until="2.35"),
+    Out("maxSecurityGroupRules", _limit("security_group_rules"), until="2.35"),
     Out("totalRAMUsed", "used.ram"),
     Out("totalCoresUsed", "used.cores"),
     Out("totalInstancesUsed", "used.instances"),
     Out("totalFloatingIpsUsed", _none, until="2.35"),
     Out("totalSecurityGroupsUsed", _none, until="2.35"),
-    Out("totalServerGroupsUsed", _none),
+    Out("totalServerGroupsUsed", "server_groups"),
 )
 
 

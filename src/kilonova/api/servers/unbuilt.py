@@ -74,7 +74,5 @@ def check_certificates(request: Request, asked: dict[str, Any], rule: str) -> No
 
 def check_hints(hints: dict[str, Any]) -> None:
     """Hints that would be heeded elsewhere; those unknown everywhere are kept and shown."""
-    if hints.get("group"):
-        raise Invalid(f"Instance group {hints['group']} could not be found.")
     for name in sorted(_HINTS & hints.keys()):
         raise unbuilt(f"The scheduler hint '{name}'")

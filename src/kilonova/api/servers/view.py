@@ -116,6 +116,12 @@ def _raw(text: str | None) -> Any:
     return _EMPTY_OBJECT if text == "{}" else msgspec.Raw(text.encode())
 
 
+def _scheduler_hints(row: ViewRow, view: View) -> Any:
+    if row.server_group is None:
+        return _raw(row.scheduler_hints)
+    return msgspec.json.decode(row.scheduler_hints) | {"group": [row.server_group]}
+
+
 @functools.lru_cache(maxsize=1024)
 def _embedded_flavor(text: str, extra_specs: bool) -> msgspec.Raw:
     # Servers of a list share few flavors; their view is encoded once.
@@ -344,10 +350,9 @@ FIELDS: tuple[_Field, ...] = (
         get=lambda row, view: _raw(row.trusted_certs),
         since=versions.TRUSTED_CERTIFICATES,
     ),
-    # Server groups are not there yet, so that no server can be in one.
     _Field(
         name="server_groups",
-        get=lambda row, view: [],
+        get=lambda row, view: [row.server_group] if row.server_group else [],
         since=versions.SERVER_GROUPS_SHOWN,
         kinds=frozenset({Kind.SHOW, Kind.UPDATE, Kind.REBUILD}),
     ),
@@ -360,7 +365,7 @@ FIELDS: tuple[_Field, ...] = (
     ),
     _Field(
         name="scheduler_hints",
-        get=lambda row, view: _raw(row.scheduler_hints),
+        get=_scheduler_hints,
         since=versions.SCHEDULER_HINTS_SHOWN,
     ),
 )

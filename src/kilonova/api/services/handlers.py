@@ -12,7 +12,7 @@ from kilonova.api.errors import HttpError
 from kilonova.api.fields import Out, View
 from kilonova.api.requests import Request
 from kilonova.api.types import boolean
-from kilonova.api.validation import is_uuid
+from kilonova.api.validation import is_uuid, row_id
 from kilonova.compute import hosts
 from kilonova.db.hosts import Service, service_of, service_row, service_uuid
 from kilonova.errors import Invalid, NotFound
@@ -124,10 +124,5 @@ async def delete(request: Request) -> None:
             raise Invalid(f"Invalid uuid {given}")
         identity = service_uuid(given)
     else:
-        digits = given.removeprefix("-")
-        if not digits.isascii() or not digits.isdigit():
-            raise Invalid(f"Invalid input received: id must be an integer, not {given!r}")
-        if len(digits) > 18:
-            raise missing
-        identity = service_row(int(given))
+        identity = service_row(row_id(given))
     await hosts.delete_service(request.runtime, identity, missing)

@@ -12,9 +12,9 @@ import msgspec
 import sqlalchemy as sa
 
 from kilonova.agent.wanted import read_wanted
-from kilonova.compute import networks, placing, quota_usage, states
+from kilonova.compute import networks, placing, quota_usage, server_groups, states
 from kilonova.compute.needs import read_needs
-from kilonova.compute.quota_usage import Amount
+from kilonova.compute.quota_usage import Amount, Limits
 from kilonova.compute.servers.submit import wake, write_once
 from kilonova.context import RequestContext
 from kilonova.db import flavors, key_pairs, servers
@@ -110,13 +110,16 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
         placing.check_wishes(rt.settings, request.scheduler_hints, flavor.extra_specs, properties)
         key = await _key(tx, ctx, request.key_name) if request.key_name else None
         await _check_zone_and_host(rt, tx, request)
-        limits = await quota_usage.limits(tx, ctx.project_id, rt.settings.quota)
-        _check_items(request, limits)
+        limits = await quota_usage.read_limits(tx, ctx.project_id, ctx.user_id, rt.settings.quota)
+        _check_items(request, limits.of_user)
         count = await _take_quota(tx, ctx, flavor, request, most, limits)
+        group = request.scheduler_hints.get("group") or None
+        if group is not None:
+            group = await server_groups.join(tx, ctx, str(group), count, limits.of_user)
         rows = []
         for index, uuid in enumerate(uuids[:count]):
             values = _values(rt, ctx, request, flavor, image, key, uuid, index, count, reservation_id)
-            values |= _networks_of(plan)
+            values |= _networks_of(plan) | {"server_group": group}
             rows.append((uuid, await _insert(rt, tx, ctx, request, values, password, kind, plan)))
         return rows
 
@@ -208,13 +211,13 @@ def _check_items(request: BootRequest, limits: dict[str, int]) -> None:
 
 
 async def _take_quota(
-    tx: Tx, ctx: RequestContext, flavor: Flavor, request: BootRequest, most: int, limits: dict[str, int]
+    tx: Tx, ctx: RequestContext, flavor: Flavor, request: BootRequest, most: int, limits: Limits
 ) -> int:
     """As many servers as quota allows between `min_count` and `most`."""
     for count in range(most, request.min_count - 1, -1):
         try:
             amount = Amount(count, count * flavor.vcpus, count * flavor.memory_mb)
-            await quota_usage.take(tx, ctx.project_id, amount, limits)
+            await quota_usage.take_for(tx, ctx.project_id, ctx.user_id, amount, limits)
             return count
         except OverQuota:
             if count == request.min_count:
@@ -276,7 +279,8 @@ def _values(
         "disk_config": request.disk_config,
         "root_device_name": "/dev/vda",
         "addresses": {},
-        "scheduler_hints": request.scheduler_hints,
+        # Whose group it is in stands in a column of its own, which changes with the group.
+        "scheduler_hints": {name: hint for name, hint in request.scheduler_hints.items() if name != "group"},
         "trusted_certs": request.trusted_certs,
         "desired_power": states.POWER_RUNNING,
         "created_at": rt.world.now(),

@@ -47,7 +47,8 @@ async def _change(
         current = await hold_changeable(tx, server.uuid, action)
         wanted = change(current.metadata)
         if len(wanted) > len(current.metadata):
-            allowed = (await quota_usage.limits(tx, server.project_id, rt.settings.quota))["metadata_items"]
+            limits = await quota_usage.read_limits(tx, server.project_id, ctx.user_id, rt.settings.quota)
+            allowed = limits.of_user["metadata_items"]
             if 0 <= allowed < len(wanted):
                 raise OverQuota(f"Maximum number of metadata items exceeds {allowed}")
         await servers.update(tx, server.uuid, metadata=wanted, updated_at=rt.world.now())

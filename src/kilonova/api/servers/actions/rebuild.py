@@ -56,8 +56,9 @@ async def rebuild(request: Request) -> Response:
 
 async def _check_quota(request: Request, server: Server, items: int) -> None:
     async def read(tx: Tx) -> int:
-        limits = await quota_usage.limits(tx, server.project_id, request.runtime.settings.quota)
-        return limits["metadata_items"]
+        user_id, quota = request.context.user_id, request.runtime.settings.quota
+        limits = await quota_usage.read_limits(tx, server.project_id, user_id, quota)
+        return limits.of_user["metadata_items"]
 
     allowed = await request.runtime.db.read(read)
     if 0 <= allowed < items:
