@@ -199,6 +199,18 @@ class Database:
             raise
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether the database could not be reached, so that the same will work once it is back."""
+    return isinstance(
+        error,
+        sqlalchemy.exc.OperationalError
+        | sqlalchemy.exc.InterfaceError
+        | sqlalchemy.exc.TimeoutError
+        | CommitUnknown
+        | ConnectionError,
+    ) or (isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated)
+
+
 def is_deadlock(error: sqlalchemy.exc.DBAPIError) -> bool:
     """Whether the database undid the transaction for another's sake, so that trying again makes sense."""
     original = error.orig

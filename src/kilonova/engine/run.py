@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 import structlog
 
-from kilonova.db.engine import CommitUnknown, Database, Tx
+from kilonova.db.engine import CommitUnknown, Database, Tx, is_away
 from kilonova.engine import store
 from kilonova.engine.model import Aborted, Again, Data, E, Failure, Fenced, Run, Step, Workflow
 from kilonova.errors import HostFailure, KilonovaError, Transient
@@ -93,7 +93,7 @@ class Runner(Generic[E]):
     async def _effect(
         self, run: Run[E], step: Step[E], effect: Callable[[Run[E]], Awaitable[Data | None]] | None
     ) -> Data:
-        """Try until it works; Transient failures back off. Raises Aborted for all others."""
+        """Try until it works; Transient failures, and a database that is away, back off. Raises Aborted for others."""
         if effect is None:
             return {}
         while True:
@@ -103,9 +103,7 @@ class Runner(Generic[E]):
                 await self.probe(f"{run.phase}:{step.name}:after effect")
                 return result
             except Transient as error:
-                run.tries += 1
-                log.info("step tried again", operation=run.id, step=step.name, tries=run.tries, reason=error.message)
-                await self.world.sleep(self._delay(run.tries))
+                await self._wait(run, step, error.message)
             except (Fenced, Aborted):
                 raise
             except HostFailure as error:
@@ -113,11 +111,19 @@ class Runner(Generic[E]):
             except KilonovaError as error:
                 raise Aborted(Failure(error.message, kind="invalid", details=error.details)) from error
             except Exception as error:
+                if is_away(error):
+                    await self._wait(run, step, str(error))
+                    continue
                 log.exception("step failed", operation=run.id, step=step.name)
                 message = (
                     f"Step '{step.name}' failed unexpectedly; the operator finds it under {run.operation.request_id}."
                 )
                 raise Aborted(Failure(message, details=traceback.format_exc())) from error
+
+    async def _wait(self, run: Run[E], step: Step[E], reason: str) -> None:
+        run.tries += 1
+        log.info("step tried again", operation=run.id, step=step.name, tries=run.tries, reason=reason)
+        await self.world.sleep(self._delay(run.tries))
 
     async def _commit_forward(self, run: Run[E], step: Step[E], result: Data, started: dt.datetime, last: bool) -> None:
         data = {**run.data, **result}
