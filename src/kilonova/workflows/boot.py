@@ -40,6 +40,8 @@ async def find_hosts(run: Run[Env]) -> Data:
         answer = await run.env.rt.bus.ask("scheduler", question, run.env.pace.scheduler)
     except Unavailable as error:
         raise Transient(error.message) from error
+    if answer.error is not None:
+        raise Transient(answer.error)
     placement = msgspec.convert(answer.data, Placement)
     if not placement.candidates:
         raise NoValidHost(_no_host(run, placement))
