@@ -234,6 +234,25 @@ async def test_a_command_that_waits_for_its_secrets_gives_way_to_newer_work(tmp_
         assert bench.driver.left() == []
 
 
+async def test_a_command_that_waits_for_its_secrets_gets_those_of_another_try(tmp_path: Path) -> None:
+    """Its conductor counts another try now: this key will not be sent again."""
+    gate = Gate("running")
+    command = make_command("1/build/do/0.0", secrets=Secrets(admin_password="pw"))
+    async with make_bench(tmp_path, script=gate) as bench:
+        agent = await bench.agent(drain_timeout=0.0)
+        await bench.send(command)
+        await gate.reached.wait()
+        await bench.stop(agent)
+        gate.open.set()
+        agent = await bench.agent()
+        again = msgspec.structs.replace(command, key="1/build/do/0.1")
+        await bench.send(again)
+        assert (await bench.heard.result(again.key)).error is None
+        assert (await bench.heard.result(command.key)).error is None
+        assert not agent._works
+        assert bench.driver.effects(SERVER) == {"disks": 1, "defined": 1, "running": 1}
+
+
 async def test_a_stopping_agent_lets_what_runs_end_and_sends_its_result(tmp_path: Path) -> None:
     gate = Gate("running")
     async with make_bench(tmp_path, script=gate) as bench:

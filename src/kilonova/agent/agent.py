@@ -219,6 +219,10 @@ class Agent:
                     self._run(other)
                 elif other.started:
                     other.task.cancel()
+            elif other.secrets is None and work.command.secrets and other.key.operation == work.key.operation:
+                # Another try: the command that waits will not be sent again, and has the same secrets.
+                other.secrets = work.secrets
+                self._run(other)
         lane.append(work)
         if work.secrets is not None:
             self._run(work)
