@@ -27,7 +27,8 @@ def _id() -> str:
 
 
 class FakeNetworking:
-    def __init__(self) -> None:
+    def __init__(self, new_id: Callable[[], str] = _id) -> None:
+        self._new_id = new_id
         self.collections: dict[str, dict[str, Document]] = {
             name: {} for name in (*_OTHERS, "networks", "subnets", "ports", "security-groups", "floatingips")
         }
@@ -53,15 +54,15 @@ class FakeNetworking:
     ) -> Document:
         """A network with a subnet for each CIDR."""
         network: Document = {
-            "id": id or _id(), "name": name, "project_id": project_id, "tenant_id": project_id, "shared": shared,
-            "router:external": external, "mtu": 1450, "status": "ACTIVE", "admin_state_up": True, "subnets": [],
-            "port_security_enabled": True, **more,
+            "id": id or self._new_id(), "name": name, "project_id": project_id, "tenant_id": project_id,
+            "shared": shared, "router:external": external, "mtu": 1450, "status": "ACTIVE", "admin_state_up": True,
+            "subnets": [], "port_security_enabled": True, **more,
         }  # fmt: skip
         self.collections["networks"][network["id"]] = network
         for cidr in cidrs:
             net = ipaddress.ip_network(cidr)
             subnet: Document = {
-                "id": _id(), "network_id": network["id"], "cidr": cidr, "ip_version": net.version,
+                "id": self._new_id(), "network_id": network["id"], "cidr": cidr, "ip_version": net.version,
                 "gateway_ip": str(net[1]), "dns_nameservers": ["192.0.2.53"], "host_routes": [], "enable_dhcp": True,
                 "ipv6_address_mode": "slaac" if net.version == 6 else None, "project_id": project_id,
             }  # fmt: skip
@@ -72,7 +73,7 @@ class FakeNetworking:
 
     def add_group(self, name: str, *, project_id: str) -> Document:
         group: Document = {
-            "id": _id(), "name": name, "description": f"{name} group", "project_id": project_id,
+            "id": self._new_id(), "name": name, "description": f"{name} group", "project_id": project_id,
             "tenant_id": project_id, "security_group_rules": [],
         }  # fmt: skip
         self.collections["security-groups"][group["id"]] = group
@@ -161,7 +162,9 @@ class FakeNetworking:
         limit = self.port_quota.get(project, -1)
         if 0 <= limit <= self._used(project):
             raise OverQuota("Quota exceeded for resources: ['port'].")
-        mac = asked.get("mac_address") or "fa:16:3e:" + ":".join(f"{byte:02x}" for byte in uuid.uuid4().bytes[:3])
+        mac = asked.get("mac_address") or "fa:16:3e:" + ":".join(
+            f"{byte:02x}" for byte in uuid.UUID(self._new_id()).bytes[:3]
+        )
         others = [p for p in self.collections["ports"].values() if p["network_id"] == network["id"]]
         if any(other["mac_address"] == mac for other in others):
             raise NetworkConflict(
@@ -169,7 +172,7 @@ class FakeNetworking:
                 reason="MacAddressInUse",
             )
         port: Document = {
-            "id": asked.get("id") or _id(), "name": asked.get("name", ""), "network_id": network["id"],
+            "id": asked.get("id") or self._new_id(), "name": asked.get("name", ""), "network_id": network["id"],
             "project_id": project, "tenant_id": project, "mac_address": mac, "status": "DOWN", "admin_state_up": True,
             "device_id": asked.get("device_id", ""), "device_owner": asked.get("device_owner", ""),
             "fixed_ips": self._addresses(network, asked.get("fixed_ips"), others),
@@ -236,7 +239,7 @@ class FakeNetworking:
         known = self.collections["floatingips"].values()
         address = asked.get("floating_ip_address") or _free(subnet, {ip["floating_ip_address"] for ip in known})
         made: Document = {
-            "id": _id(), "status": "DOWN", "port_id": None, "fixed_ip_address": None, **asked,
+            "id": self._new_id(), "status": "DOWN", "port_id": None, "fixed_ip_address": None, **asked,
             "floating_ip_address": address,
         }  # fmt: skip
         self.collections["floatingips"][made["id"]] = made
@@ -266,7 +269,7 @@ class FakeNetworking:
 
     def _create_rule(self, asked: Document) -> Document:
         rules = self._get("security-groups", asked["security_group_id"])["security_group_rules"]
-        made: Document = {"id": _id(), "tenant_id": asked["project_id"], **asked}
+        made: Document = {"id": self._new_id(), "tenant_id": asked["project_id"], **asked}
         rules.append(made)
         self.collections["security-group-rules"][made["id"]] = made
         return made
@@ -274,7 +277,7 @@ class FakeNetworking:
     # -- inside
     def _create_other(self, collection: str) -> Callable[[Document], Document]:
         def create(document: Document) -> Document:
-            made = {"id": _id(), **document}
+            made = {"id": self._new_id(), **document}
             self.collections[collection][made["id"]] = made
             return made
 
