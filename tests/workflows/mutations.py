@@ -71,6 +71,39 @@ MUTATIONS = {
         "nodes.c.vcpus_used + _VCPUS <= 1_000_000",
         "crowd",
     ),
+    "anti-affinity": Mutation(
+        "kilonova.compute.claims",
+        "        statement = statement.where(c.servers < group.max_server_per_host)\n",
+        "        pass\n",
+        "apart",
+    ),
+    "affinity": Mutation(
+        "kilonova.compute.claims",
+        "if group.policy == AFFINITY and set(await server_groups.hosts(tx, group.id)) - {host}:",
+        "if False:",
+        "together",
+    ),
+    "other resource classes": Mutation(
+        "kilonova.compute.claims", "c.used + amount <= c.max", "c.used + amount <= 1_000_000", "rare"
+    ),
+    "a refused claim keeps nothing": Mutation(
+        "kilonova.compute.claims",
+        "            await _release_node(tx, needs, nodes.c.id == node_id)\n",
+        "            pass\n",
+        "rare",
+    ),
+    "delete gives back the place in the group": Mutation(
+        "kilonova.compute.claims",
+        "            await leave(tx, group, server.host)\n",
+        "            pass\n",
+        "special deletes",
+    ),
+    "delete gives back other resources": Mutation(
+        "kilonova.compute.claims",
+        "        await _give_back(tx, mine, held.resources)\n",
+        "        pass\n",
+        "special deletes",
+    ),
     "quota": Mutation(
         "kilonova.compute.quota_usage",
         "for name in COUNTED if limit[name] >= 0]\n    statement",
@@ -162,7 +195,7 @@ async def run(cases: str, directory: Path) -> str | None:
     """The first bad end, or None when all was well."""
     from tests.workflows.harness import faults, races
     from tests.workflows.harness.cases import Case, Harness, trace
-    from tests.workflows.harness.cloud import Config
+    from tests.workflows.harness.cloud import APART, TOGETHER, Config
     from tests.workflows.harness.scenarios import SCENARIOS
 
     harness = Harness(directory, 1)
@@ -211,6 +244,13 @@ async def run(cases: str, directory: Path) -> str | None:
             lambda points: faults.kills(SCENARIOS["detach"], points[::8]), lambda: trace(harness, SCENARIOS["detach"])
         ),
         "crowd": _later(lambda _: [races.crowd(12, 3)], boot_points),
+        "apart": _later(lambda _: [races.grouped(APART, 8, 2)], boot_points),
+        "together": _later(lambda _: [races.grouped(TOGETHER, 8, 3, room=3)], boot_points),
+        "rare": _later(lambda _: [races.rare(8, 4)], boot_points),
+        "special deletes": _later(
+            lambda points: faults.kills(SCENARIOS["delete special"], points[::8]),
+            lambda: trace(harness, SCENARIOS["delete special"]),
+        ),
         "quota": _later(lambda _: [races.quota(3, 12)], boot_points),
         "late duplicate": _later(lambda _: [races.late_duplicate()], boot_points),
         "late power report": _later(lambda _: [races.late_power_report()], boot_points),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workflows.harness import clock, logs, races
 from tests.workflows.harness.cases import Case, Harness, Report, trace
-from tests.workflows.harness.cloud import Config
+from tests.workflows.harness.cloud import APART, TOGETHER, Config
 from tests.workflows.harness.faults import sample
 from tests.workflows.harness.scenarios import SCENARIOS
 from tests.workflows.test_faults import FULL, SEED
@@ -66,6 +66,14 @@ def test_storms_pass(tmp_path: Path) -> None:
 
 def test_hosts_are_never_over_committed(tmp_path: Path) -> None:
     run(tmp_path, [races.crowd(12, 3)])
+
+
+def test_policies_of_groups_are_exact(tmp_path: Path) -> None:
+    run(tmp_path, [races.grouped(APART, 8, 2), races.grouped(TOGETHER, 8, 3, room=3)])
+
+
+def test_other_resource_classes_are_exact(tmp_path: Path) -> None:
+    run(tmp_path, [races.rare(8, 4)])
 
 
 def test_quota_is_exact(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from kilonova.cli.cloud import down, status, up
 from kilonova.cli.demo import demo
+from kilonova.cli.explain import explain
 from kilonova.cli.guest_image import guest_image
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app.command()(up)
 app.command()(down)
 app.command()(status)
 app.command()(demo)
+app.command()(explain)
 app.command()(guest_image)
 
 

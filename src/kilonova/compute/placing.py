@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from kilonova.compute.needs import needs_of
+from kilonova.compute.needs import read_needs
 from kilonova.db import server_groups
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
@@ -74,32 +75,74 @@ def check_wishes(
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is to be placed: a server, or one that might be asked for. Memory in MiB, disk in GiB."""
+
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    flavor_name: str
+    extra_specs: dict[str, str]
+    image_id: str | None
+    image_properties: dict[str, str]
+    project_id: str
+    availability_zone: str | None
+    hints: Mapping[str, Any]
+    server_group: str | None = None
+    holds_on: str | None = None
+    """The host on which it has a claim already."""
+
+
+def subject_of(server: Server) -> Subject:
+    return Subject(
+        vcpus=server.vcpus,
+        memory_mb=server.memory_mb,
+        disk_gb=server.disk_gb,
+        flavor_name=str(server.flavor.get("name", "")),
+        extra_specs=server.flavor.get("extra_specs") or {},
+        image_id=server.image_ref or None,
+        image_properties=(server.image or {}).get("properties") or {},
+        project_id=server.project_id,
+        availability_zone=server.pinned_availability_zone,
+        hints=server.scheduler_hints,
+        server_group=server.server_group,
+        holds_on=server.host if server.claimed else None,
+    )
+
+
 async def request_for(
     tx: Tx,
-    server: Server,
+    subject: Subject,
     *,
     host: str | None = None,
     node: str | None = None,
     forced: bool = False,
     exclude_nodes: Sequence[int] = (),
 ) -> PlacementRequest:
-    """`host`, `node`: what an administrator asked for."""
-    hints = server.scheduler_hints
+    """`host`, `node`: what an administrator asked for. Raises Invalid as `read_needs` does."""
+    s, hints = subject, subject.hints
+    needs = read_needs(s.vcpus, s.memory_mb, s.disk_gb, s.extra_specs, s.image_properties)
     same, different = hints.get("same_host"), hints.get("different_host")
     near = hints.get("build_near_host_ip")
     return PlacementRequest(
-        **_of_needs(server),
-        availability_zone=server.pinned_availability_zone,
+        vcpus=needs.vcpus,
+        memory_mb=needs.memory_mb,
+        disk_gb=needs.disk_gb,
+        resources=needs.resources,
+        required_traits=tuple(sorted(needs.required_traits)),
+        forbidden_traits=tuple(sorted(needs.forbidden_traits)),
+        availability_zone=s.availability_zone,
         host=host,
         node=node,
         forced=forced,
         exclude_nodes=tuple(exclude_nodes),
-        project_id=server.project_id,
-        flavor_name=str(server.flavor.get("name", "")),
-        extra_specs=server.flavor.get("extra_specs") or {},
-        image_id=server.image_ref or None,
-        image_properties=(server.image or {}).get("properties") or {},
-        group=await _group(tx, server),
+        project_id=s.project_id,
+        flavor_name=s.flavor_name,
+        extra_specs=s.extra_specs,
+        image_id=s.image_id,
+        image_properties=s.image_properties,
+        group=await _group(tx, s),
         same_hosts=tuple(await _hosts_of(tx, listed(same))) if same else None,
         different_hosts=tuple(await _hosts_of(tx, listed(different))) if different else (),
         near_ip=text(near) if near else None,
@@ -108,31 +151,19 @@ async def request_for(
     )
 
 
-def _of_needs(server: Server) -> dict[str, Any]:
-    needs = needs_of(server)
-    return {
-        "vcpus": needs.vcpus,
-        "memory_mb": needs.memory_mb,
-        "disk_gb": needs.disk_gb,
-        "resources": needs.resources,
-        "required_traits": tuple(sorted(needs.required_traits)),
-        "forbidden_traits": tuple(sorted(needs.forbidden_traits)),
-    }
-
-
 async def _hosts_of(tx: Tx, uuids: Sequence[str]) -> list[str]:
     c = instances.c
     query = sa.select(c.host).where(c.uuid.in_(uuids), c.deleted == 0, c.host.is_not(None)).distinct()
     return sorted(row.host for row in await tx.execute(query))
 
 
-async def _group(tx: Tx, server: Server) -> Group | None:
-    if server.server_group is None:
+async def _group(tx: Tx, subject: Subject) -> Group | None:
+    if subject.server_group is None:
         return None
-    group = await server_groups.get(tx, server.server_group)
+    group = await server_groups.get(tx, subject.server_group)
     if group is None:
         return None
     members = await server_groups.hosts(tx, group.id)
-    if server.claimed and server.host in members:
-        members[server.host] -= 1
+    if subject.holds_on in members:
+        members[subject.holds_on] -= 1
     return Group(policy=group.policy, max_server_per_host=group.max_server_per_host, members=members)

@@ -155,22 +155,26 @@ class HostPicture:
         """Seconds since the last look; infinite before the first."""
         return float("inf") if self._read_at is None else self.world.monotonic() - self._read_at
 
-    async def current(self, max_age: float) -> Picture:
-        """The picture, not older than that many seconds."""
+    async def current(self, max_age: float, *, true: bool = False) -> Picture:
+        """The picture, not older than that many seconds.
+
+        `true`: as the database has it, without what was recommended and may not be claimed yet: for whoever is
+        about to say that there is no host.
+        """
         asked = self.world.monotonic()
         async with self._lock:
-            if self._read_at is None or asked - self._read_at > max_age:
-                await self._refresh()
+            if self._read_at is None or asked - self._read_at >= max_age:
+                await self._refresh(0.0 if true else UNCLAIMED)
         return self.picture
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, unclaimed: float) -> None:
         now = self.world.monotonic()
         if self._full_at is None or now - self._full_at > FULL_READ:
             await self._read_all()
             self._full_at = now
         else:
             since = self._since - OVERLAP
-            also = [node_id for node_id, when in self.picture.taken.items() if now - when > UNCLAIMED]
+            also = [node_id for node_id, when in self.picture.taken.items() if now - when >= unclaimed]
             query = _CHANGED, {"since": since, "also": also}
 
             async def look(tx: Tx) -> tuple[list[Any], list[Any]]:

@@ -95,6 +95,9 @@ async def _set_resources(tx: Tx, node_id: int, inventory: Inventory, held: dict[
     c = node_resources.c
     rows = await tx.execute(sa.select(c.resource_class, c.total, c.max, c.used).where(c.node_id == node_id))
     known = {row.resource_class: (row.total, row.max, row.used) for row in rows}
+    was = {kind: used for kind, (_, _, used) in known.items() if used}
+    if was != held:
+        log.error(DRIFT, node_id=node_id, was=was, now=held)
     wanted = {kind: (one.total, one.max, held.get(kind, 0)) for kind, one in inventory.resources.items()}
     wanted |= {kind: (0, 0, amount) for kind, amount in held.items() if kind not in wanted}
     for kind in known.keys() - wanted.keys():

@@ -46,8 +46,8 @@ class Scheduler:
     async def _on_message(self, message: Message) -> Answer | None:
         if not isinstance(message, SchedulingQuestion):
             return None
-        for max_age in (0.0,) if message.fresh else (MAX_AGE, 0.0):
-            picture = await self.hosts.current(max_age)
+        for true in (True,) if message.fresh else (False, True):
+            picture = await self.hosts.current(0.0 if true else MAX_AGE, true=true)
             placement = place(picture, message.request, self.rules, self.world.random, self.world.monotonic())
             if placement.candidates:
                 break

@@ -241,16 +241,23 @@ class Picture:
         self._io_ops = dict(counts)
 
     def take(self, row: int, request: PlacementRequest, now: float = 0.0) -> None:
+        self._add(row, request, 1)
+        self._numbers["io_ops"][row] += 1
+        self.taken.setdefault(self.nodes[row].id, now)
+
+    def give_back(self, row: int, request: PlacementRequest) -> None:
+        """As if a server that is there were not."""
+        self._add(row, request, -1)
+
+    def _add(self, row: int, request: PlacementRequest, sign: int) -> None:
         numbers = self._numbers
-        numbers["vcpus_used"][row] += request.vcpus
-        numbers["memory_mb_used"][row] += request.memory_mb
-        numbers["disk_gb_used"][row] += request.disk_gb
-        numbers["running_vms"][row] += 1
-        numbers["io_ops"][row] += 1
+        numbers["vcpus_used"][row] += sign * request.vcpus
+        numbers["memory_mb_used"][row] += sign * request.memory_mb
+        numbers["disk_gb_used"][row] += sign * request.disk_gb
+        numbers["running_vms"][row] += sign
         for kind, amount in request.resources.items():
             if kind in self.resources:
-                self.resources[kind][1][row] += amount
-        self.taken.setdefault(self.nodes[row].id, now)
+                self.resources[kind][1][row] += sign * amount
 
     def _forget(self) -> None:
         self._columns.clear()

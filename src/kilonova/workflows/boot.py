@@ -28,7 +28,7 @@ async def find_hosts(run: Run[Env]) -> Data:
     async def make_request(tx: Tx) -> PlacementRequest:
         return await placing.request_for(
             tx,
-            server,
+            placing.subject_of(server),
             host=run.data.get("requested_host"),
             node=run.data.get("requested_node"),
             forced=bool(run.data.get("forced_host")),

@@ -167,6 +167,8 @@ async def test_what_was_recommended_and_not_claimed_is_free_again(db: Database) 
     hosts._since = 100.0
     clock.seconds += 2.0
     assert not placed(await hosts.current(1.0), request()).candidates
+    assert placed(await hosts.current(0.0, true=True), request()).candidates
+    hosts.picture.taken = dict.fromkeys(hosts.picture.taken, clock.seconds)
     clock.seconds += host_picture.UNCLAIMED
     assert placed(await hosts.current(1.0), request()).candidates
 

@@ -169,12 +169,12 @@ class Harness:
     def __init__(self, directory: Path, seed: int) -> None:
         self.directory = directory
         self.seed = seed
-        self._templates: dict[tuple[str | None, bool], Path] = {}
+        self._templates: dict[tuple[str | None, bool, bool], Path] = {}
         self._making = asyncio.Lock()
         self._database: Database | None = None
 
     async def template(self, scenario: Scenario) -> Path:
-        key = (scenario.start, scenario.has_ports)
+        key = (scenario.start, scenario.has_ports, scenario.special)
         async with self._making:
             if key not in self._templates:
                 path = self.directory / f"template-{scenario.start}-{len(self._templates)}"

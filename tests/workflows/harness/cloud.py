@@ -15,6 +15,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from kilonova.agent.agent import Agent
+from kilonova.agent.driver import Resource
 from kilonova.agent.journal import Journal
 from kilonova.agent.report import Ticker
 from kilonova.agent.sim.driver import SimDriver, SimOptions
@@ -44,6 +45,11 @@ from tests.workflows.harness.process import Process
 
 PASSWORD = "Correct-Horse-7"
 NETWORK = "11111111-2222-3333-4444-555555555555"
+APART = "22222222-2222-3333-4444-555555555555"
+TOGETHER = "33333333-2222-3333-4444-555555555555"
+"""Server groups with strict anti-affinity and affinity."""
+GPU_FLAVOR = "3"
+"""One vCPU and one of the two CUSTOM_GPU that each host has."""
 TOKEN = "gAAAAA-token-of-the-service-user"
 SETTINGS = ComputeSettings()
 
@@ -220,7 +226,7 @@ class FaultCloud:
         process = self.process("agent")
         rt = self.runtime(process)
         driver = SimDriver(
-            SimOptions(download_images=True),
+            SimOptions(download_images=True, resources={"CUSTOM_GPU": Resource(total=2)}),
             rt.world,
             host=name,
             state=process.state(self.state),
@@ -370,7 +376,12 @@ class FaultCloud:
             return None
 
     async def create(
-        self, *, flavor: str = "1", config_drive: bool = True, networks: list[dict[str, Any]] | None = None
+        self,
+        *,
+        flavor: str = "1",
+        config_drive: bool = True,
+        networks: list[dict[str, Any]] | None = None,
+        group: str | None = None,
     ) -> str | None:
         request = boot.BootRequest(
             name="server",
@@ -381,6 +392,7 @@ class FaultCloud:
             config_drive=config_drive,
             files={"/etc/motd": "aGVsbG8="},
             tags=["blue"],
+            scheduler_hints={"group": group} if group else {},
         )
         created = await self.as_api(lambda rt: boot.create(rt, self.context(), request))
         return created.uuids[0] if created is not None else None

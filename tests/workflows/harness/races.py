@@ -16,7 +16,7 @@ from kilonova.errors import Conflict, NotFound, OverQuota
 from kilonova.settings import ComputeSettings, QuotaDefaults
 from tests.workflows.harness.audit import GONE
 from tests.workflows.harness.cases import Case, Harness
-from tests.workflows.harness.cloud import Config, FaultCloud
+from tests.workflows.harness.cloud import GPU_FLAVOR, TOGETHER, Config, FaultCloud
 from tests.workflows.harness.director import Action, Point
 from tests.workflows.harness.faults import pauses, thaw_when_done, until_gone
 from tests.workflows.harness.process import Process
@@ -121,6 +121,13 @@ def refusals(scenario: Scenario, points: Sequence[Point]) -> list[Case]:
     ]
 
 
+def second_scheduler(cloud: FaultCloud) -> dict[Point, Action]:
+    """Neither knows what the other has recommended."""
+    rt = cloud.runtime(cloud.process("scheduler"))
+    cloud.keep(asyncio.ensure_future(Scheduler(rt.db, rt.bus, rt.world, rt.settings).start()))
+    return {}
+
+
 def crowd(servers: int, room: int) -> Case:
     """More servers than two hosts have room for, placed by two schedulers that do not know of each other."""
     settings = ComputeSettings(cpu_allocation_ratio=room / 64, quota=QuotaDefaults(instances=-1, cores=-1, ram=-1))
@@ -132,16 +139,57 @@ def crowd(servers: int, room: int) -> Case:
         active = [server for server in await cloud.all_servers() if server.vm_state == states.ACTIVE]
         assert len(active) == 2 * room, f"{len(active)} servers on 2 hosts with room for {room} each"
 
-    def second_scheduler(cloud: FaultCloud) -> dict[Point, Action]:
-        rt = cloud.runtime(cloud.process("scheduler"))
-        cloud.keep(asyncio.ensure_future(Scheduler(rt.db, rt.bus, rt.world, rt.settings).start()))
-        return {}
-
     return Case(
         name=f"{servers} servers for {2 * room} places",
         scenario=SCENARIOS["boot"],
         expected={states.ACTIVE, states.ERROR},
         config=lambda: Config(settings=settings, conductors=2),
+        plan=second_scheduler,
+        during=more,
+        effects=False,
+    )
+
+
+def grouped(group: str, servers: int, placed: int, *, room: int = 64) -> Case:
+    """More members at once than the group's policy has places for, placed by two schedulers."""
+    settings = ComputeSettings(cpu_allocation_ratio=room / 64, quota=QuotaDefaults(instances=-1, cores=-1, ram=-1))
+
+    async def more(cloud: FaultCloud) -> None:
+        await asyncio.gather(*(cloud.create(group=group) for _ in range(servers)))
+        while await cloud.open_operations():
+            await asyncio.sleep(0.5)
+        members = [server for server in await cloud.all_servers() if server.server_group == group]
+        active = [server for server in members if server.vm_state == states.ACTIVE]
+        others = [s for s in await cloud.all_servers() if s.server_group is None and s.host in {m.host for m in active}]
+        most = placed - len(others) if group == TOGETHER else placed
+        assert (len(members), len(active)) == (servers, most), f"{len(active)} of {len(members)}, not {most}"
+
+    return Case(
+        name=f"{servers} servers for {placed} places in a group",
+        scenario=SCENARIOS["boot"],
+        expected={states.ACTIVE, states.ERROR},
+        config=lambda: Config(settings=settings, conductors=2),
+        plan=second_scheduler,
+        during=more,
+        effects=False,
+    )
+
+
+def rare(servers: int, placed: int) -> Case:
+    """More servers at once than there is of a resource of another class."""
+
+    async def more(cloud: FaultCloud) -> None:
+        await asyncio.gather(*(cloud.create(flavor=GPU_FLAVOR) for _ in range(servers)))
+        while await cloud.open_operations():
+            await asyncio.sleep(0.5)
+        holders = [server for server in await cloud.all_servers() if server.claim and server.vm_state == states.ACTIVE]
+        assert len(holders) == placed, f"{len(holders)} servers hold what there are {placed} of"
+
+    return Case(
+        name=f"{servers} servers for {placed} of a rare resource",
+        scenario=SCENARIOS["boot"],
+        expected={states.ACTIVE, states.ERROR},
+        config=lambda: Config(conductors=2),
         plan=second_scheduler,
         during=more,
         effects=False,

@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from kilonova.compute import attach, states
 from kilonova.compute.servers import power, rebuild
 from kilonova.context import RequestContext
+from kilonova.db import server_groups
 from kilonova.db.servers import Server
 from kilonova.db.tables import instance_types
 from kilonova.runtime import Runtime
 from tests.workflows.harness.audit import GONE
-from tests.workflows.harness.cloud import NETWORK, PASSWORD, FaultCloud
+from tests.workflows.harness.cloud import APART, GPU_FLAVOR, NETWORK, PASSWORD, TOGETHER, FaultCloud
 from tests.workflows.harness.director import Director
 
 Verb = Callable[[Runtime, RequestContext, Server], Awaitable[Any]]
@@ -56,7 +57,8 @@ async def _detach(rt: Runtime, ctx: RequestContext, server: Server) -> None:
 class Scenario:
     """`verb` None: create; `start` None: there is no server before. `effects`: how often each verb took effect.
 
-    `has_ports`: the server that is there before has two.
+    `has_ports`: the server that is there before has two. `special`: it claims more than size: a place in a group, and
+    a resource of another class.
     """
 
     name: str
@@ -67,11 +69,12 @@ class Scenario:
     deletes: bool = False
     networks: list[dict[str, Any]] | None = None
     has_ports: bool = False
+    special: bool = False
     effects: Mapping[str, int] = field(default_factory=dict)
 
     async def act(self, cloud: FaultCloud) -> None:
         if self.start is None:
-            await cloud.create(networks=self.networks)
+            await create(cloud, self, self.networks)
             return
         server = (await cloud.all_servers())[0]
         if self.deletes:
@@ -81,6 +84,12 @@ class Scenario:
             await cloud.as_api(lambda rt: verb(rt, cloud.context(), server))
 
 
+async def create(cloud: FaultCloud, scenario: Scenario, networks: list[dict[str, Any]] | None) -> str | None:
+    if scenario.special:
+        return await cloud.create(networks=networks, flavor=GPU_FLAVOR, group=APART)
+    return await cloud.create(networks=networks)
+
+
 _TWO = [{"uuid": NETWORK}, {"uuid": NETWORK}]
 _BUILT = {"disks": 1, "config_drive": 1, "defined": 1, "running": 1}
 
@@ -88,6 +97,11 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario(name="boot", kind="boot", start=None, end=states.ACTIVE, effects=_BUILT),
+        Scenario(name="boot special", kind="boot", start=None, end=states.ACTIVE, special=True, effects=_BUILT),
+        Scenario(
+            name="delete special", kind="delete", start=states.ACTIVE, end=GONE, deletes=True, special=True,
+            effects={**_BUILT, "absent": 1, "disks_absent": 1},
+        ),
         Scenario(
             name="boot with ports", kind="boot_with_ports", start=None, end=states.ACTIVE,
             networks=_TWO, effects={**_BUILT, "plugged": 1},
@@ -185,17 +199,25 @@ async def make_template(directory: Path, scenario: Scenario) -> None:
 
         async def flavor(tx: Any) -> None:
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-            for number, vcpus in (("1", 1), ("2", 2)):
+            for number, vcpus, specs in (("1", 1, {}), ("2", 2, {}), (GPU_FLAVOR, 1, {"resources:CUSTOM_GPU": "1"})):
                 await tx.execute(
                     sa.insert(instance_types).values(
                         flavorid=number, name=f"m{number}", vcpus=vcpus, memory_mb=512 * vcpus, root_gb=vcpus,
-                        extra_specs={}, created_at=now,
+                        extra_specs=specs, created_at=now,
                     )
+                )  # fmt: skip
+            for uuid, policy in ((APART, "anti-affinity"), (TOGETHER, "affinity")):
+                await server_groups.insert(
+                    tx,
+                    {
+                        "uuid": uuid, "project_id": "project-1", "user_id": "user-1", "name": policy, "policy": policy,
+                        "rules": {}, "created_at": now,
+                    },
                 )  # fmt: skip
 
         await cloud.db.write(flavor)
         if start is not None:
-            uuid = await cloud.create(networks=_TWO if scenario.has_ports else None)
+            uuid = await create(cloud, scenario, _TWO if scenario.has_ports else None)
             assert uuid is not None
             assert await rest(cloud, {states.ACTIVE}) == []
             if start in _WAYS:
