@@ -171,11 +171,16 @@ def load(files: Sequence[Path]) -> cfg.ConfigOpts:
         _refuse_unknown(path)
     try:
         conf(args=[], project="kilonova", default_config_files=[str(path) for path in files])
-        for group, options in GROUPS.items():
-            for option in options:
-                conf[option.dest] if group == "DEFAULT" else conf[group][option.dest]
     except (cfg.Error, ValueError) as error:
         raise Invalid(f"Configuration: {error}") from error
+    for group, options in GROUPS.items():
+        for option in options:
+            try:
+                conf[option.dest] if group == "DEFAULT" else conf[group][option.dest]
+            except (cfg.Error, ValueError) as error:
+                # The parser's own words name its classes before they come to the reason.
+                reason = str(error).split("is not valid: ")[-1]
+                raise Invalid(f"Configuration: option '{option.name}' in section [{group}]: {reason}") from error
     return conf
 
 

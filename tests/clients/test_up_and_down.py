@@ -83,4 +83,4 @@ def test_a_cloud_moves_to_other_ports_with_all_it_has(cloud: UserCloud, image: s
     assert [found["ID"] for found in cloud.show("image", "list", "--name", "test-image")] == [image]
     urls = {endpoint["url"] for entry in cloud.show("catalog", "list") for endpoint in entry["Endpoints"]}
     assert f"http://127.0.0.1:{5000 + cloud.offset}/v3" in urls
-    assert len(urls) == 4
+    assert len(urls) == 5

@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -300,6 +301,29 @@ def _dnsmasq(two: TwoHosts, space: str) -> int:
     pid = daemon.pid()
     assert pid is not None
     return pid
+
+
+async def test_what_a_plane_was_doing_has_ended_when_it_has_stopped(lan: Lan) -> None:
+    plane = lan.two.planes["h1"]
+    began, go_on = threading.Event(), threading.Event()
+    apply, done = plane._applier.apply, []
+
+    def slowly(*words: Any) -> Any:
+        began.set()
+        assert go_on.wait(PATIENCE)
+        done.append(outcome := apply(*words))
+        return outcome
+
+    plane._applier.apply = slowly  # type: ignore[method-assign]
+    lan.allow(80)
+    await lan.two.send()
+    assert await asyncio.to_thread(began.wait, PATIENCE)
+    stopping = asyncio.create_task(plane.stop())
+    await asyncio.sleep(0.05)
+    assert not stopping.done()
+    go_on.set()
+    await stopping
+    assert done
 
 
 async def test_a_killed_dnsmasq_is_started_again(lan: Lan) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
 
+from kilonova import cli
 from kilonova.allinone import libvirtd, processes, services, state, status, up
 from kilonova.allinone.clients import write_client_files
 from kilonova.allinone.errors import CloudError
@@ -105,7 +109,7 @@ def test_the_catalog_offers_both_paths_of_compute(settings: CloudSettings, opene
     urls = {service["type"]: service["url"] for service in content["services"]}
     assert urls["compute"].endswith(":28774/v2.1")
     assert urls["compute_legacy"].endswith(":28774/v2/%(tenant_id)s")
-    assert set(urls) == {"identity", "image", "compute", "compute_legacy"}
+    assert set(urls) == {"identity", "image", "network", "compute", "compute_legacy"}
     assert {"admin", "manager", "member", "reader", "service"} == set(content["roles"])
     assert content["projects"] == ["admin", "demo", "service"]
     roles = {user["name"]: {tuple(role) for role in user["roles"]} for user in content["users"]}
@@ -238,6 +242,63 @@ def test_a_damaged_directory_is_an_error_of_one_line_and_a_remedy(opened: state.
     assert error.startswith("error: ")
     assert "damaged" in error
     assert remedy.startswith("what to do: ")
+
+
+@pytest.mark.parametrize("file", ["compute.sqlite", "journal.sqlite", "sim.sqlite"])
+def test_a_damaged_database_stops_up_before_anything_starts(opened: state.StateDir, tmp_path: Path, file: str) -> None:
+    (opened.path / "kilonova" / file).write_bytes(b"no database" * 1000)
+    told = kilonova("up", "--state-dir", str(opened.path), "--hypervisor", "sim", cwd=tmp_path)
+    assert told.returncode == 1
+    error, remedy = told.stderr.splitlines()
+    assert f"damaged: kilonova/{file}: file is not a database" in error
+    assert "backup" in remedy
+
+
+def test_a_page_that_was_overwritten_is_found(opened: state.StateDir) -> None:
+    file = opened.path / "kilonova/compute.sqlite"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE t (a)")
+        database.executemany("INSERT INTO t VALUES (?)", [("x" * 100,)] * 1000)
+        database.commit()
+    state.check_databases(opened.path)
+    with file.open("r+b") as stream:
+        stream.seek(3 * 4096)
+        stream.write(bytes(range(256)) * 16)
+    with pytest.raises(CloudError, match=r"damaged: kilonova/compute\.sqlite"):
+        state.check_databases(opened.path)
+
+
+def test_down_needs_no_room_on_the_disk(
+    opened: state.StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "LEAST_FREE", 1 << 40)
+    with pytest.raises(CloudError, match="is full"):
+        state.open_state_dir(opened.path)
+    said: list[str] = []
+    up.run_down(opened.path, stop_guests=False, say=said.append)
+    assert said == ["nothing was running"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/srv/cloud/run/up.lock"), "/srv/cloud/run/up.lock"),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "another user"),
+    ],
+)
+def test_what_belongs_to_another_user_is_an_error_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def app(prog_name: str) -> None:
+        raise error
+
+    monkeypatch.setattr("kilonova.cli.app.app", app)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told, remedy = capsys.readouterr().err.splitlines()
+    assert said in told
+    assert "run as the user who" in remedy
 
 
 def test_down_of_no_cloud_is_an_error_and_of_a_stopped_one_is_not(opened: state.StateDir, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import fcntl
 import os
 import secrets as random
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +28,8 @@ LEAST_FREE = 512
 """MiB that must be free to start: databases, logs and one small guest."""
 
 _NEW = "use another --state-dir, or remove this one if nothing in it is needed"
+
+_DAMAGED_DATABASE = "restore that file from a backup, or start with a new --state-dir"
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +51,11 @@ class StateDir:
     def run(self) -> Path:
         """What names living processes; worth nothing after a reboot."""
         return self.path / "run"
+
+
+def stored_cloud_id(path: Path) -> str:
+    """The id of the cloud that was prepared there, whatever room there is and whoever runs. Raises CloudError."""
+    return _read(path / "layout.json", Layout).cloud_id
 
 
 def exists(path: Path) -> bool:
@@ -108,6 +116,18 @@ def _check_room(path: Path) -> None:
             f"the disk that holds {path} is full: {free} MiB free, {LEAST_FREE} MiB needed",
             remedy="free some space, or use another --state-dir",
         )
+
+
+def check_databases(path: Path) -> None:
+    """Raise CloudError when one of Compute's databases cannot be read; Keystone, Glance and Neutron look at theirs."""
+    for file in sorted((path / "kilonova").glob("*.sqlite")):
+        try:
+            with closing(sqlite3.connect(file, timeout=10)) as database:
+                (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+        if found != "ok":
+            raise CloudError(f"{path} is damaged: {file.relative_to(path)}: {found}", remedy=_DAMAGED_DATABASE)
 
 
 def _read_secrets(path: Path) -> Secrets:

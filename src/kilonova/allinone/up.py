@@ -133,6 +133,7 @@ def run_up(options: UpOptions, *, say: Say, on_ready: Callable[[CloudSettings], 
         config.load(options.config_files)
         opened = state.open_state_dir(options.state_dir)
         with state.held(opened.path):
+            state.check_databases(opened.path)
             hypervisor = choose_hypervisor(options.hypervisor, say)
             settings = make_settings(options, opened, hypervisor)
             if settings.netns is not None:
@@ -203,7 +204,7 @@ def up_detached(options: UpOptions, *, say: Say) -> CloudSettings:
 
 def remove_network(state_dir: Path) -> None:
     """The cloud's namespaces, and what serves in them, are gone. Raises CloudError."""
-    cloud_id = state.open_state_dir(state_dir).layout.cloud_id
+    cloud_id = state.stored_cloud_id(state_dir)
     if not netns.exists(netns_name(cloud_id)):
         return
     try:

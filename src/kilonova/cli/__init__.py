@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 
 def main() -> None:
     """Entry point. A failure that the user can act on is one line and a remedy, never a traceback."""
-    from kilonova.allinone.errors import CloudError
+    from kilonova.allinone.errors import CloudError, from_os_error
     from kilonova.cli.app import app
     from kilonova.errors import KilonovaError
 
@@ -17,11 +19,16 @@ def main() -> None:
         _fail(error.message, error.remedy)
     except KilonovaError as error:
         _fail(error.message, None)
+    except PermissionError as error:
+        if error.filename is None:
+            _fail("what runs there belongs to another user", "run as the user who started it, or as root")
+        told = from_os_error(error, Path(str(error.filename)))
+        _fail(told.message, told.remedy)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _fail(message: str, remedy: str | None) -> None:
+def _fail(message: str, remedy: str | None) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     if remedy:
         print(f"what to do: {remedy}", file=sys.stderr)

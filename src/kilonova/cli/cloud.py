@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +17,7 @@ from kilonova.allinone.settings import CloudSettings
 from kilonova.allinone.status import FRESH, Report, read_report
 from kilonova.allinone.up import UpOptions, run_down, run_up, up_detached
 
-StateDir = Annotated[Path, typer.Option("--state-dir", help="Where everything of this cloud lives.")]
+StateDir = Annotated[Path, typer.Option("--state-dir", readable=False, help="Where everything of this cloud lives.")]
 DEFAULT_STATE_DIR = Path(".state")
 
 
@@ -85,9 +87,12 @@ def status(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
 def print_usage(settings: CloudSettings, *, detached: bool) -> None:
     """How to go on, for somebody who has never seen this."""
     directory = settings.state_dir
+    programs = Path(sys.executable).parent
+    found = shutil.which("openstack") == str(programs / "openstack")
     stop = f"kilonova down --state-dir {directory}" if detached else "Ctrl-C"
     for line in (
         "",
+        *([] if found else [f"export PATH={programs}:$PATH"]),
         f"export OS_CLIENT_CONFIG_FILE={clouds_yaml_path(directory)} OS_CLOUD=kilonova",
         "openstack server list",
         f"(OS_CLOUD=kilonova-demo: an ordinary user; or: . {directory / 'openrc'})",

@@ -34,6 +34,9 @@ GATHER = 0.02
 PAUSES = (0.5, 30.0)
 """Seconds before what failed is tried again: the first, and the longest."""
 
+STOP_TIME = 30.0
+"""Seconds that a pass under way gets to end when the plane stops."""
+
 REPORT_TURNS = 6
 """A report is repeated with every sixth greeting: one may be lost."""
 
@@ -74,6 +77,7 @@ class Plane:
         self._touched: set[str] = set()
         self._everything = True
         self._news = asyncio.Event()
+        self._passing = asyncio.Lock()
         self._report: PlaneReport | None = None
         self._failures = 0
         self._watches: dict[str, tuple[int, events.Watch]] = {}
@@ -92,11 +96,18 @@ class Plane:
         ]
 
     async def stop(self) -> None:
+        """What the plane was doing has ended: whoever removes it afterwards meets no thread that puts it back."""
+        resting = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIME):
+                resting = await self._passing.acquire()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if resting:
+            self._passing.release()
         if self._listening is not None:
             await self._listening.close()
         if self._proxy is not None:
@@ -139,7 +150,8 @@ class Plane:
             await self._world.sleep(GATHER)
             self._news.clear()
             try:
-                await self._pass()
+                async with self._passing:
+                    await self._pass()
             except (KilonovaError, OSError) as error:
                 log.warning("plane.pass_failed", reason=getattr(error, "details", None) or str(error))
                 self._again()
