@@ -19,6 +19,7 @@ from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
 from kilonova.db.tables import instances
 from kilonova.errors import KilonovaError
+from kilonova.reconcile.periodic import periodically
 from kilonova.runtime import Runtime
 from kilonova.workflows.steps import ports
 
@@ -76,12 +77,7 @@ class NetworkInfo:
             await self.rt.world.sleep(0.2 * 3.0**number)
 
     async def loop(self) -> None:
-        while True:
-            await self.rt.world.sleep(self.period * (0.75 + 0.5 * self.rt.world.random.random()))
-            try:
-                await self.once()
-            except Exception as error:
-                log.warning("servers' ports not looked at", error=str(error))
+        await periodically(self.rt.world, self.period, self.once, "servers' ports not looked at")
 
     async def once(self) -> int:
         """Look at all servers that are on a host; returns how many had to be brought up to date."""

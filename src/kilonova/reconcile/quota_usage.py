@@ -7,6 +7,7 @@ import structlog
 from kilonova.compute import quotas
 from kilonova.conductor.pace import Pace
 from kilonova.db import quotas as rows
+from kilonova.reconcile.periodic import periodically
 from kilonova.runtime import Runtime
 
 log = structlog.get_logger()
@@ -20,12 +21,7 @@ class QuotaUsage:
         self.period = pace.quota_usage
 
     async def loop(self) -> None:
-        while True:
-            await self.rt.world.sleep(self.period * (0.75 + 0.5 * self.rt.world.random.random()))
-            try:
-                await self.once()
-            except Exception as error:
-                log.warning("usage of quotas not counted", error=str(error))
+        await periodically(self.rt.world, self.period, self.once, "usage of quotas not counted")
 
     async def once(self) -> list[str]:
         """Returns the projects that were wrong."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 
 from kilonova.conductor.pace import Pace
 from kilonova.db import servers
+from kilonova.reconcile.periodic import periodically
 from kilonova.runtime import Runtime
 from kilonova.workflows.steps import ports
 
@@ -34,13 +33,7 @@ class StrayPorts:
         self.period = pace.stray_ports
 
     async def loop(self) -> None:
-        while True:
-            await self.rt.world.sleep(self.period * (0.75 + 0.5 * self.rt.world.random.random()))
-            try:
-                await self.once()
-            except Exception as error:
-                log.warning("stray ports not looked for", error=str(error))
-            await asyncio.sleep(0)
+        await periodically(self.rt.world, self.period, self.once, "stray ports not looked for")
 
     async def once(self) -> int:
         """Returns how many servers had left ports behind."""
