@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import compare, creates, footprint, results, scene, statements
+from bench import compare, creates, footprint, results, scene, scheduler, statements
 from bench.processes import Client, Server, load_average
 from bench.watch import Watch
 
@@ -148,13 +148,16 @@ class Bench:
         self.found.footprint = footprint.measure(self.directory / "roles", self.port - 8774 + 2)
 
 
-PARTS = ("statements", "requests", "hypervisors", "kill", "footprint")
+PARTS = ("statements", "requests", "hypervisors", "kill", "footprint", "scheduler")
 
 
 def run(bench: Bench, parts: list[str], fill: int) -> None:
     if "statements" in parts:
         say("statements")
         bench.counts()
+    if "scheduler" in parts:
+        say("decisions of the scheduler")
+        bench.found.decisions = list(scheduler.measure())
     if "footprint" in parts:
         say("start and memory")
         bench.start_and_memory()

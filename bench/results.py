@@ -13,6 +13,7 @@ from bench.compare import Compared
 from bench.creates import Burst, OneByOne, Survival
 from bench.footprint import Footprint
 from bench.networking import ANSWER, Calls
+from bench.scheduler import Decision
 from bench.statements import BUDGETS, CALLS, Counted
 
 MIB = 1 << 20
@@ -34,6 +35,7 @@ class Results:
     survival: Survival | None = None
     rss_after_lists: int = 0
     footprint: Footprint | None = None
+    decisions: list[Decision] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     """Requests whose route is not there."""
 
@@ -156,6 +158,12 @@ def footprint(results: Results) -> str:
     return _table(("what", "measured"), rows)
 
 
+def decisions(results: Results) -> str:
+    rows = [(f"{one.hosts:,}", one.what, f"{one.cpu * 1e6:,.0f}") for one in results.decisions]
+    lines = ["| hosts | decision | CPU, µs |", "| ---: | --- | ---: |"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
 def tables(results: Results) -> str:
     """Everything, as it stands in docs/performance.md."""
     now = dt.datetime.now(dt.UTC)
@@ -171,6 +179,8 @@ def tables(results: Results) -> str:
             calls(results),
             "### Servers on the simulated hypervisor",
             life(results),
+            "### One decision of the scheduler",
+            decisions(results),
             "### Start and memory",
             footprint(results),
         )

@@ -70,6 +70,13 @@ _NEUTRON: list[cfg.Opt] = [
     cfg.BoolOpt("service_metadata_proxy", default=False, help="Metadata is asked for by Networking's proxies"),
     cfg.StrOpt("metadata_proxy_shared_secret", default="", secret=True, help="With which those proxies sign"),
 ]
+_COMPUTE: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "provider_config_location",
+        default="/etc/nova/provider_config/",
+        help="Files (*.yaml) with resource classes and traits that this host has",
+    ),
+]
 _LIBVIRT: list[cfg.Opt] = [
     cfg.StrOpt("virt_type", default="auto", choices=["auto", "kvm", "qemu"], help="auto: kvm where the CPU can"),
     cfg.StrOpt("cpu_mode", choices=["host-model", "host-passthrough", "custom", "none"], help="How guests' CPUs look"),
@@ -142,6 +149,7 @@ _AUTHTOKEN: list[cfg.Opt] = [
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": _DEFAULT,
     "api": _API,
+    "compute": _COMPUTE,
     "scheduler": config_scheduler.SCHEDULER,
     "filter_scheduler": config_scheduler.FILTER_SCHEDULER,
     "metrics": config_scheduler.METRICS,

@@ -20,6 +20,7 @@ from kilonova import log as logs
 from kilonova.agent.agent import Agent
 from kilonova.agent.driver import Driver
 from kilonova.agent.journal import Journal, host_lock
+from kilonova.agent.provider_config import read_provider_config
 from kilonova.agent.report import Ticker
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
@@ -176,6 +177,7 @@ class Roles:
                 image_cache_interval=conf.image_cache.manager_interval,
                 image_cache_age=conf.image_cache.remove_unused_original_minimum_age_seconds,
                 allocation=rt.settings.allocation,
+                additions=read_provider_config(Path(conf.compute.provider_config_location), name),
             )
             await agent.start()
             stack.push_async_callback(agent.stop)

@@ -21,6 +21,7 @@ from kilonova.agent.commands import Context, NoImages, decode_args
 from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
 from kilonova.agent.precache import Precache
+from kilonova.agent.provider_config import NOTHING_MORE, Additions
 from kilonova.agent.report import Periodic, Reporter, Ticker
 from kilonova.bus import Bus, Subscription
 from kilonova.bus.messages import Answer, CacheImages, Command, Message, ProgressReport, Result, ServerQuestion
@@ -93,10 +94,12 @@ class Agent:
         ticker: Ticker | None = None,
         boot_id: str | None = None,
         allocation: Allocation | None = None,
+        additions: Additions = NOTHING_MORE,
     ) -> None:
         """Intervals and time-outs in seconds; a bound of 0 builds means none.
 
-        `allocation`: what the host's own configuration says; None leaves it to the conductors'.
+        `allocation`: what the host's own configuration says; None leaves it to the conductors'. `additions`: what
+        the host has and its driver does not know.
         Every `image_cache_interval` (0 or less: never) images that nothing has used for `image_cache_age` go.
         """
         self.host = host
@@ -130,6 +133,7 @@ class Agent:
             report_interval=report_interval,
             sync_power_state_interval=sync_power_state_interval,
             allocation=allocation,
+            additions=additions,
         )
 
     async def start(self) -> None:

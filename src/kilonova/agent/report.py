@@ -11,6 +11,7 @@ import structlog
 
 from kilonova.agent.allocation import Allocation
 from kilonova.agent.driver import Driver, GuestEvent, Inventory
+from kilonova.agent.provider_config import NOTHING_MORE, Additions
 from kilonova.bus import Bus
 from kilonova.bus.messages import Heartbeat, HostReport, Message, PowerReport
 from kilonova.errors import KilonovaError
@@ -108,6 +109,7 @@ class Reporter:
         sync_power_state_interval: float,
         inventory_repeat: float = 300.0,
         allocation: Allocation | None = None,
+        additions: Additions = NOTHING_MORE,
     ) -> None:
         """Intervals in seconds. `busy`: a command works on this server now, so its power states are passing ones."""
         self.host = host
@@ -122,6 +124,7 @@ class Reporter:
         self._power_interval = sync_power_state_interval
         self._inventory_repeat = inventory_repeat
         self._allocation = allocation
+        self._additions = additions
         self._inventory_wait = report_interval
         """Seconds without news after which the inventory is repeated; short at first, as the first may be lost."""
         self._periodic: list[Periodic] = []
@@ -170,7 +173,7 @@ class Reporter:
         await self._bus.send("conductor", report)
 
     async def host_report(self) -> HostReport:
-        inventory = await self._driver.inventory()
+        inventory = self._additions.to(await self._driver.inventory())
         self._reported = (inventory, self._world.monotonic())
         return HostReport(
             host=self.host,

@@ -84,6 +84,7 @@ def read_wanted(vcpus: int, extra_specs: Mapping[str, str], properties: Mapping[
     asked.only("numa_nodes", "1")
     asked.only("secure_boot", "disabled", "optional")
     asked.only("require_quiesce", *_FALSE)
+    asked.only("vm_mode", "hvm")
     # these ask nothing of a guest that is not being rescued
     asked.text("rescue_bus")
     asked.text("rescue_device")
@@ -151,6 +152,7 @@ _PREFIXES: dict[str, Callable[[str], str | None]] = {
     "quota:": lambda rest: f"quota:{rest}",
     "pci_passthrough:": lambda rest: f"pci_passthrough:{rest}",
     "accel:": lambda rest: f"accel:{rest}",
+    "vmware:": lambda rest: f"vmware:{rest}",
     "hw_": lambda rest: rest,
     "os:": lambda rest: rest,
 }

@@ -54,8 +54,11 @@ ALWAYS: tuple[type[Filter], ...] = (
     aggregates.TraitsAggregates,
 )
 """In force whether they are enabled or not: claims check most of it again."""
-OLD_NAMES = frozenset(("AllHostsFilter", "RetryFilter", "CoreFilter", "RamFilter", "DiskFilter"))
-"""May be enabled: what they checked is always checked."""
+ALWAYS_CHECKED = frozenset(
+    ("AllHostsFilter", "RetryFilter", "CoreFilter", "RamFilter", "DiskFilter", "NUMATopologyFilter",
+     "PciPassthroughFilter")
+)  # fmt: skip
+"""May be enabled: what they check is always checked, the last two by refusing what they would look at."""
 
 WEIGHERS: dict[str, type[Weigher]] = {
     one.name: one
@@ -92,12 +95,12 @@ def make_rules(options: SchedulerOptions) -> Rules:
     chosen: list[type[Filter]] = list(ALWAYS)
     for name in options.enabled_filters:
         short = name.rsplit(".", 1)[-1]
-        if short in OLD_NAMES:
+        if short in ALWAYS_CHECKED:
             continue
         if short not in available:
             raise Invalid(
                 f"Configuration: [filter_scheduler] enabled_filters: '{name}' is not known; "
-                f"known are {', '.join(sorted({*available, *OLD_NAMES}))}."
+                f"known are {', '.join(sorted({*available, *ALWAYS_CHECKED}))}."
             )
         if available[short] not in chosen:
             chosen.append(available[short])
