@@ -94,7 +94,7 @@ async def test_every_field_of_create_reaches_the_server(ready: Client) -> None:
         "OS-EXT-SRV-ATTR:hostname": "host.example",
         "tags": ["a", "b"],
         "OS-DCF:diskConfig": "AUTO",
-        "scheduler_hints": {"unknown": "kept"},
+        "scheduler_hints": {"unknown": ["kept"]},
     }
     assert {name: server[name] for name in expected} == expected
 

@@ -148,7 +148,7 @@ async def test_values_at_the_first_and_the_last_version(api: Client) -> None:
         "host_status": "UP",
         "OS-EXT-SRV-ATTR:instance_name": "instance-00000001",
         "security_groups": [{"name": "default"}],
-        "scheduler_hints": {"foo": "bar"},
+        "scheduler_hints": {"foo": ["bar"]},
         "pinned_availability_zone": "nova",
         "trusted_image_certificates": None,
         "server_groups": [],

@@ -117,9 +117,13 @@ def _raw(text: str | None) -> Any:
 
 
 def _scheduler_hints(row: ViewRow, view: View) -> Any:
-    if row.server_group is None:
-        return _raw(row.scheduler_hints)
-    return msgspec.json.decode(row.scheduler_hints) | {"group": [row.server_group]}
+    if row.server_group is None and row.scheduler_hints == "{}":
+        return _EMPTY_OBJECT
+    hints = msgspec.json.decode(row.scheduler_hints)
+    if row.server_group is not None:
+        hints["group"] = row.server_group
+    # However a hint was said, it is shown as a list.
+    return {name: value if isinstance(value, list) else [value] for name, value in hints.items()}
 
 
 @functools.lru_cache(maxsize=1024)
