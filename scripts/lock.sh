@@ -16,7 +16,7 @@ lock() { # NAME REQUIREMENT...
     echo "constraints/$name.txt: $(wc -l <"constraints/$name.txt") packages"
 }
 
-lock kilonova '.[libvirt,client,test,check]'
+lock kilonova '.[libvirt,client,test,check,otel,bench]'
 lock keystone 'keystone==30.0.0' waitress
 lock glance 'glance==33.0.0' waitress
 lock neutron 'neutron==29.0.0' waitress

@@ -19,7 +19,9 @@ from kilonova.api.settings import ApiSettings
 from kilonova.console.settings import ConsoleSettings, ProxySettings
 from kilonova.errors import Invalid
 from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
+from kilonova.metrics import MetricsSettings
 from kilonova.settings import ComputeSettings, QuotaDefaults
+from kilonova.tracing import Tracer
 
 _WEB = re.compile("https?://", re.IGNORECASE)
 
@@ -138,6 +140,15 @@ _MIDDLEWARE: list[cfg.Opt] = [
 _WSGI: list[cfg.Opt] = [
     cfg.StrOpt("secure_proxy_ssl_header", help="A header in which a proxy tells the scheme, as HTTP_X_FORWARDED_PROTO"),
 ]
+_METRICS: list[cfg.Opt] = [
+    cfg.BoolOpt("enabled", default=True, help="Show metrics at a port of their own"),
+    cfg.StrOpt("listen", default="127.0.0.1", help="Address at which metrics are shown, to whoever asks"),
+    cfg.PortOpt("port", help="Port at which metrics are shown; without it each role has its own"),
+]
+_TRACING: list[cfg.Opt] = [
+    cfg.StrOpt("otlp_endpoint", help="Where spans are sent by OTLP over HTTP, e.g. http://collector:4318; none: off"),
+    cfg.FloatOpt("sample_ratio", default=1.0, min=0.0, max=1.0, help="Share of the traces that is kept"),
+]
 _POLICY: list[cfg.Opt] = [
     cfg.StrOpt("policy_file", help="Rules that differ from the defaults"),
 ]
@@ -161,6 +172,8 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "consoleauth": _CONSOLEAUTH,
     "neutron": _NEUTRON,
     "quota": _QUOTA,
+    "metrics": _METRICS,
+    "tracing": _TRACING,
     "oslo_middleware": _MIDDLEWARE,
     "wsgi": _WSGI,
     "oslo_policy": _POLICY,
@@ -293,6 +306,24 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSett
         reserved_host_disk_mb=conf.reserved_host_disk_mb,
         quota=QuotaDefaults(**{name: conf.quota[name] for name in QuotaDefaults.__dataclass_fields__}),
     )
+
+
+def metrics_settings(conf: cfg.ConfigOpts) -> MetricsSettings:
+    """Where this process shows its metrics."""
+    return MetricsSettings(enabled=conf.metrics.enabled, listen=conf.metrics.listen, port=conf.metrics.port)
+
+
+def tracer(conf: cfg.ConfigOpts, role: str) -> Tracer | None:
+    """What sends this process's spans, None where nothing is traced. Raises Invalid without the extra `otel`."""
+    if not conf.tracing.otlp_endpoint:
+        return None
+    try:
+        from kilonova.tracing.otel import over_http
+    except ImportError as error:
+        raise Invalid(
+            "Configuration: [tracing] otlp_endpoint needs OpenTelemetry's SDK: pip install 'kilonova[otel]'"
+        ) from error
+    return over_http(conf.tracing.otlp_endpoint, role, conf.tracing.sample_ratio)
 
 
 def console_settings(conf: cfg.ConfigOpts, *, proxy_url: str) -> ConsoleSettings:

@@ -38,8 +38,10 @@ from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
 from kilonova.db import schema
 from kilonova.db.engine import Database
+from kilonova.engine import queues
 from kilonova.metadata.service import MetadataService
 from kilonova.metadata.settings import MetadataSettings
+from kilonova.metrics import ROLES
 from kilonova.network.desired import plans
 from kilonova.network.link import NetworkService
 from kilonova.network.outline import outlines
@@ -50,6 +52,7 @@ from kilonova.network.plane.shell import Shell
 from kilonova.network.rest import NeutronRest
 from kilonova.network.role import FULL_READ
 from kilonova.network.sim_plane import SimPlanes
+from kilonova.observe import observe
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
@@ -92,6 +95,7 @@ class Roles:
         db = Database(f"sqlite:///{directory}/compute.sqlite")
         stack.push_async_callback(db.close)
         await schema.migrate(db)
+        await observe(stack, conf, "api", port=settings.ports.metrics, roles=ROLES, probes=[queues.probe(db, world)])
         bus = MemoryBus()
         await bus.start()
         stack.push_async_callback(bus.close)

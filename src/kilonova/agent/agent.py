@@ -16,16 +16,19 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from kilonova import tracing
 from kilonova.agent.allocation import Allocation
-from kilonova.agent.commands import Context, NoImages, decode_args
+from kilonova.agent.commands import VERBS, Context, NoImages, decode_args
 from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
 from kilonova.agent.precache import Precache
 from kilonova.agent.provider_config import NOTHING_MORE, Additions
 from kilonova.agent.report import Periodic, Reporter, Ticker
+from kilonova.agent.traced import traced
 from kilonova.bus import Bus, Subscription
 from kilonova.bus.messages import Answer, CacheImages, Command, Message, ProgressReport, Result, ServerQuestion
 from kilonova.errors import Conflict, HostFailure, Invalid, KilonovaError, Transient
+from kilonova.metrics import families
 from kilonova.world import World
 
 log = structlog.get_logger(__name__)
@@ -170,6 +173,7 @@ class Agent:
         if self._sending:
             await asyncio.wait(self._sending)
         self._lanes.clear()
+        families.COMMANDS_OPEN.dec(len(self._works))
         self._works.clear()
         await self.driver.close()
 
@@ -215,6 +219,7 @@ class Agent:
 
     def _enqueue(self, work: _Work) -> None:
         self._works[work.command.key] = work
+        families.COMMANDS_OPEN.inc()
         lane = self._lanes.setdefault(work.command.server_uuid, [])
         for other in lane:
             if other.yields_to(work) and not other.ending and other.stopped_by is None:
@@ -259,10 +264,20 @@ class Agent:
 
     async def _execute(self, work: _Work) -> Result:
         command = work.command
+        started = self._world.monotonic()
+        name = f"host: {command.verb}"
+        with tracing.span(name, command.traceparent, {"host.name": self.host}, kind="server") as span:
+            result = await self._perform(work)
+            if result.error is not None:
+                span.fail(result.error)
+        return msgspec.structs.replace(result, seconds=round(self._world.monotonic() - started, 6))
+
+    async def _perform(self, work: _Work) -> Result:
+        command = work.command
         try:
             verb, args = decode_args(command.verb, command.args)
             context = Context(
-                driver=self.driver,
+                driver=traced(self.driver, self.host),
                 images=self._images,
                 secrets=work.secrets or Secrets(),
                 progress=lambda stage, percent: self._progress(work, stage, percent),
@@ -292,6 +307,8 @@ class Agent:
             except sqlite3.Error as error:
                 log.error("agent.journal_failed", host=self.host, key=result.key, error=str(error))
                 await self._world.sleep(1.0)
+        verb = work.command.verb
+        families.command(verb if verb in VERBS else "(other)", result.error_kind or "done", result.seconds)
         self._leave(work)
         if work.command.server_uuid not in self._lanes:
             self.reporter.settled(work.command.server_uuid, result.data.get("power_state"))
@@ -300,7 +317,8 @@ class Agent:
     def _leave(self, work: _Work) -> None:
         if work.timer is not None:
             work.timer.cancel()
-        self._works.pop(work.command.key, None)
+        if self._works.pop(work.command.key, None) is not None:
+            families.COMMANDS_OPEN.dec()
         lane = self._lanes.get(work.command.server_uuid, [])
         if work in lane:
             lane.remove(work)

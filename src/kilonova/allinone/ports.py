@@ -17,6 +17,9 @@ def check_free(settings: CloudSettings) -> None:
     for purpose, port in asdict(settings.ports).items():
         if purpose == "network" and settings.networking == "none":
             continue
+        if purpose == "metrics":
+            # Those find another one: no cloud stays down because of them.
+            continue
         if not 0 < port < 65536:
             raise CloudError(f"port {port} ({purpose}) does not exist", remedy="use a smaller --port-offset")
         try:

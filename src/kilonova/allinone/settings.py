@@ -25,6 +25,7 @@ class Ports:
     compute: int = 8774
     metadata: int = 8775
     console: int = 6080
+    metrics: int = 9487
 
     @classmethod
     def with_offset(cls, offset: int) -> Ports:
@@ -37,6 +38,7 @@ class Ports:
             compute=base.compute + offset,
             metadata=base.metadata + offset,
             console=base.console + offset,
+            metrics=base.metrics + offset,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from kilonova import tracing
 from kilonova.api import documents, errors
 from kilonova.api.context import TokenValidator, authenticate
 from kilonova.api.errors import HttpError
@@ -23,6 +24,8 @@ from kilonova.api.routing import Action, Endpoint, Operation, Route, Router, at_
 from kilonova.api.settings import ApiSettings
 from kilonova.api.versions import LEGACY, NotAcceptable, Version, negotiate
 from kilonova.errors import Invalid, KilonovaError, TooLarge, Unauthorized
+from kilonova.metrics.families import NO_ROUTE
+from kilonova.metrics.families import request as count_request
 from kilonova.runtime import Runtime
 
 Scope = MutableMapping[str, Any]
@@ -55,12 +58,13 @@ def create_app(
 class Answer:
     """Status, headers and body, ready to be sent."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "headers", "route", "status")
 
     def __init__(self, status: int, body: bytes, headers: Headers) -> None:
         self.status = status
         self.body = body
         self.headers = headers
+        self.route = NO_ROUTE
 
 
 class Api:
@@ -84,9 +88,10 @@ class Api:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             started = time.perf_counter()
-            answer = await self._answer(scope, receive)
+            answer = await (self._traced(scope, receive) if tracing.on() else self._answer(scope, receive))
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             await send({"type": "http.response.body", "body": answer.body})
+            count_request("compute", scope["method"], answer.route, answer.status, time.perf_counter() - started)
             if log.isEnabledFor(logging.INFO):
                 log.info(
                     '"%s %s" status: %d len: %d time: %.6f',
@@ -96,6 +101,17 @@ class Api:
             await _lifespan(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
+
+    async def _traced(self, scope: Scope, receive: Receive) -> Answer:
+        given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+        parent = tracing.valid(given.decode("latin-1"))
+        with tracing.root("request", parent, {"http.request.method": scope["method"]}) as span:
+            answer = await self._answer(scope, receive)
+            span.rename(f"{scope['method']} {answer.route}")
+            span.set({"http.route": answer.route, "http.response.status_code": answer.status})
+            if answer.status >= 500:
+                span.fail(str(answer.status))
+        return answer
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         path: str = scope["path"]
@@ -152,6 +168,7 @@ class Api:
     ) -> Answer:
         request_id = self._request_id()
         version: Version | None = None
+        operation: Operation | None = None
         try:
             raw = await _read_body(receive, headers, self.settings.max_request_body_size)
             method: str = scope["method"]
@@ -179,15 +196,18 @@ class Api:
             _check(operation, request, scope["query_string"], body)
             if operation.policy is not None:
                 request.authorize(operation.policy)
-            return self._success(await operation.handler(request), operation, version, request_id)
+            answer = self._success(await operation.handler(request), operation, version, request_id)
         except KilonovaError as error:
             if isinstance(error, NotAcceptable):
                 version = error.version
-            return self._error(error, None if legacy else version, request_id)
+            answer = self._error(error, None if legacy else version, request_id)
         except Exception:
             log.exception("%s %s failed, request %s", scope["method"], scope["path"], request_id)
             message = errors.body(500, errors.unexpected(request_id))
-            return self._finish(500, message, None if legacy else version, request_id)
+            answer = self._finish(500, message, None if legacy else version, request_id)
+        if operation is not None:
+            answer.route = operation.template
+        return answer
 
     def _success(self, result: Any, operation: Operation, version: Version, request_id: str) -> Answer:
         shown = None if version == LEGACY else version

@@ -41,6 +41,11 @@ class Operation:
         steps = {"2.0": self.status} if isinstance(self.status, int) else {"2.0": 200, **self.status}
         object.__setattr__(self, "_statuses", {parse(since): status for since, status in sorted(steps.items())})
 
+    @property
+    def template(self) -> str:
+        """Names the operation among those of its method, for metrics and traces."""
+        return ""
+
     def status_at(self, version: Version) -> int:
         if isinstance(self.status, int):
             return self.status
@@ -52,6 +57,10 @@ class Route(Operation):
     method: str
     path: str
 
+    @property
+    def template(self) -> str:
+        return self.path
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action(Operation):
@@ -59,6 +68,10 @@ class Action(Operation):
 
     path: str
     key: str
+
+    @property
+    def template(self) -> str:
+        return f"{self.path}#{self.key}"
 
 
 def route(method: str, path: str, handler: Handler, operation: str, **options: Any) -> Route:

@@ -25,6 +25,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     args: msgspec.Raw
     reply_to: str
     secrets: Secrets | None = None
+    traceparent: str | None = None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -38,6 +39,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     error_kind: str | None = None
     """`host` (another host may do it), `invalid` (none could), `transient`, `superseded`, `unknown`."""
     details: str | None = None
+    seconds: float | None = None
+    """On the host, from its start; without what it waited for its turn."""
 
 
 class ProgressReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -102,6 +105,7 @@ class SchedulingQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     request: PlacementRequest
     fresh: bool = False
+    traceparent: str | None = None
 
 
 class Wake(msgspec.Struct, frozen=True, kw_only=True, tag=True):

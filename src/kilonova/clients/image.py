@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from kilonova import tracing
 from kilonova.agent.driver import ImageSpec
 from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Invalid, NotFound, Transient, Unavailable
@@ -70,7 +71,8 @@ class ImageClient:
 
     async def _show(self, path: str, image_id: str) -> dict[str, Any]:
         try:
-            answer = await self._http.get(self.endpoint + path, headers=await self._headers())
+            with tracing.span("image: GET", tracing.traceparent(), kind="client"):
+                answer = await self._http.get(self.endpoint + path, headers=await self._headers())
         except httpx.HTTPError as error:
             raise Unavailable("The Image service does not answer.", details=repr(error)) from error
         if answer.status_code in (400, 403, 404):

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from kilonova import tracing
 from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Forbidden, Invalid, KilonovaError, NotFound, OverQuota, Unavailable
 from kilonova.networking import Document, Filter, NetworkConflict
@@ -123,6 +124,12 @@ class NetworkClient:
         again: bool = True,
     ) -> Document:
         forbid_in_transaction("Networking's API")
+        with tracing.span(f"networking: {method} /{path.split('/')[1]}", tracing.traceparent(), kind="client"):
+            return await self._patiently(method, path, body, params, again)
+
+    async def _patiently(
+        self, method: str, path: str, body: Document | None, params: list[tuple[str, str]] | None, again: bool
+    ) -> Document:
         for left in range(TRIES - 1, -1, -1):
             try:
                 return await self._once(method, path, body, params)

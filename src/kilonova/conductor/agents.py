@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
+from kilonova import tracing
 from kilonova.agent.commands import encode_args
 from kilonova.agent.driver import Secrets
 from kilonova.bus import Bus
@@ -61,8 +62,9 @@ class Agents:
         args: msgspec.Struct,
         secrets: Callable[[], Awaitable[Secrets | None]] | None = None,
         on_progress: OnProgress | None = None,
+        on_result: Callable[[Result], None] | None = None,
     ) -> Data:
-        """Have the host's agent do `verb` once. Returns the result's data.
+        """Have the host's agent do `verb` once. Returns the result's data; `on_result` sees all of it first.
 
         Raises HostFailure (also when the host stops answering), Invalid, Transient, or Fenced
         when the agent has seen a newer operation on this server.
@@ -82,6 +84,7 @@ class Agents:
                     args=raw,
                     reply_to=self.address,
                     secrets=await secrets() if secrets else None,
+                    traceparent=tracing.traceparent(),
                 )
                 try:
                     await self.bus.send(f"agent.{host}", command)
@@ -89,6 +92,8 @@ class Agents:
                     log.info("command not sent", key=key, host=host, reason=error.message)
                 result = await self._wait(waiting, self.resend[min(tries, len(self.resend) - 1)])
                 if result is not None:
+                    if on_result is not None:
+                        on_result(result)
                     return _unpack(result)
                 if not await self.hosts.is_up(host):
                     raise HostFailure(f"Host '{host}' does not answer.")

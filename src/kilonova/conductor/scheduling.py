@@ -6,11 +6,13 @@ import asyncio
 
 import msgspec
 
+from kilonova import tracing
 from kilonova.bus import Bus, Subscription
 from kilonova.bus.heartbeats import beat
 from kilonova.bus.messages import Answer, Heartbeat, Message, SchedulingQuestion
 from kilonova.conductor.host_picture import HostPicture
 from kilonova.db.engine import Database
+from kilonova.metrics import families
 from kilonova.scheduler.pick import place
 from kilonova.scheduler.registry import make_rules
 from kilonova.settings import ComputeSettings
@@ -35,6 +37,7 @@ class Scheduler:
         self._subscription = await self.bus.listen("scheduler", self._on_message)
         heartbeat = Heartbeat(host=self.settings.host, binary="nova-scheduler", incarnation=self.world.uuid())
         self._beating = asyncio.create_task(beat(self.bus, self.world, heartbeat, self.settings.report_interval))
+        families.PICTURE_AGE_SECONDS.set_function(lambda: self.hosts.age)
 
     async def stop(self) -> None:
         if self._beating is not None:
@@ -46,9 +49,13 @@ class Scheduler:
     async def _on_message(self, message: Message) -> Answer | None:
         if not isinstance(message, SchedulingQuestion):
             return None
-        for true in (True,) if message.fresh else (False, True):
-            picture = await self.hosts.current(0.0 if true else MAX_AGE, true=true)
-            placement = place(picture, message.request, self.rules, self.world.random, self.world.monotonic())
-            if placement.candidates:
-                break
+        with tracing.span("scheduler: place", message.traceparent, kind="server"):
+            for true in (True,) if message.fresh else (False, True):
+                picture = await self.hosts.current(0.0 if true else MAX_AGE, true=true)
+                with families.DECISION_SECONDS.time():
+                    placement = place(picture, message.request, self.rules, self.world.random, self.world.monotonic())
+                if placement.candidates:
+                    break
+        families.PICTURE_HOSTS.set(len(picture))
+        families.DECISIONS.labels("placed" if placement.candidates else "no_valid_host").inc()
         return Answer(data=msgspec.to_builtins(placement))

@@ -12,8 +12,9 @@ import structlog
 
 from kilonova.db.engine import CommitUnknown, Database
 from kilonova.engine import store
-from kilonova.engine.model import E, Fenced, Workflow
+from kilonova.engine.model import E, Fenced, Operation, Stuck, Workflow
 from kilonova.engine.run import RETRY, Probe, Runner, new_run, no_probe
+from kilonova.metrics import families
 from kilonova.world import World
 
 log = structlog.get_logger()
@@ -73,10 +74,10 @@ class Engine(Generic[E]):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def wake(self, operation_id: int) -> None:
-        """Take this operation soon, if it is to be had."""
+    def wake(self, operation_id: int, *, lost: bool = False) -> None:
+        """Take this operation soon, if it is to be had. `lost`: somebody's lease on it has run out."""
         if not self._stopping and operation_id not in self._running:
-            task = asyncio.create_task(self._take(operation_id))
+            task = asyncio.create_task(self._take(operation_id, lost))
             self._running[operation_id] = task
             task.add_done_callback(lambda _: self._running.pop(operation_id, None))
 
@@ -85,7 +86,7 @@ class Engine(Generic[E]):
         while self._running:
             await asyncio.wait(list(self._running.values()))
 
-    async def _take(self, operation_id: int) -> None:
+    async def _take(self, operation_id: int, lost: bool) -> None:
         async with self._room:
             try:
                 operation = await store.claim(self.db, operation_id, self.owner, self.lease)
@@ -94,32 +95,47 @@ class Engine(Generic[E]):
                 return
             if operation is None:
                 return
-            runner = self.runners.get(operation.kind)
-            run = new_run(self.env, operation)
-            if runner is None:
-                # A newer release's operation: leave it to those who know it.
-                await store.release(self.db, run, 60.0)
-                return
+            families.RUNNING.inc()
             try:
-                await runner.run(run)
-            except Fenced:
-                log.info("operation left to another", operation=operation.id, kind=operation.kind)
-            except asyncio.CancelledError:
-                if self._stopping:
-                    with contextlib.suppress(Fenced, sqlalchemy.exc.SQLAlchemyError):
-                        await store.release(self.db, run, 0.0)
-                raise
-            except Exception:
-                # The database went away or there is a fault in a workflow: the lease runs out and it is tried again.
-                log.exception("operation interrupted", operation=operation.id, kind=operation.kind)
-            for following in run.wakes:
-                self.wake(following)
+                await self._run(operation, lost)
+            finally:
+                families.RUNNING.dec()
+
+    async def _run(self, operation: Operation, lost: bool) -> None:
+        runner = self.runners.get(operation.kind)
+        run = new_run(self.env, operation)
+        if runner is None:
+            # A newer release's operation: leave it to those who know it.
+            await store.release(self.db, run, 60.0)
+            return
+        if lost:
+            families.TAKEOVERS.labels(operation.kind).inc()
+        if operation.epoch == 1:
+            waited = (self.world.now() - operation.created_at).total_seconds()
+            families.OPERATION_WAIT_SECONDS.labels(operation.kind).observe(waited)
+        try:
+            await runner.run(run)
+        except Stuck:
+            pass
+        except Fenced:
+            families.FENCED.labels(operation.kind).inc()
+            log.info("operation left to another", operation=operation.id, kind=operation.kind)
+        except asyncio.CancelledError:
+            if self._stopping:
+                with contextlib.suppress(Fenced, sqlalchemy.exc.SQLAlchemyError):
+                    await store.release(self.db, run, 0.0)
+            raise
+        except Exception:
+            # The database went away or there is a fault in a workflow: the lease runs out and it is tried again.
+            log.exception("operation interrupted", operation=operation.id, kind=operation.kind)
+        for following in run.wakes:
+            self.wake(following)
 
     async def _sweep_loop(self) -> None:
         while True:
             try:
-                for operation_id in await store.claimable(self.db, 100, exclude=list(self._running)[:500]):
-                    self.wake(operation_id)
+                for operation_id, lost in await store.claimable(self.db, 100, exclude=list(self._running)[:500]):
+                    self.wake(operation_id, lost=lost)
             except Exception as error:
                 log.warning("looking for operations failed", error=str(error))
             await self.world.sleep(self.sweep)

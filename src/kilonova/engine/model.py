@@ -8,12 +8,14 @@ it is absent' and needs no result of the step.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from kilonova.db.engine import Tx
+from kilonova.world import World
 
 E = TypeVar("E")
 """The environment that steps get: the domain's runtime."""
@@ -41,6 +43,7 @@ class Operation:
     data: Data
     secrets: Data | None
     created_at: dt.datetime
+    traceparent: str | None = None
 
 
 class Fenced(Exception):
@@ -55,6 +58,24 @@ class Failure:
     kind: str = "error"
     """`host`: another host may do it; `invalid`: nobody could; `deadline`: it took too long; `error`: anything else."""
     details: str | None = None
+
+
+class Stuck(Fenced):
+    """Neither forward nor back; the row says so."""
+
+
+class Wait(NamedTuple):
+    """What a step waited for. `began` in seconds from the step's start."""
+
+    what: str
+    """`scheduler`, `turn` (of a command, to begin on its host), `host`, `networking`, `retry` (before another try)."""
+    details: str
+    began: float
+    seconds: float
+
+
+MOST_WAITS = 40
+"""Kept with one step; of more, the first."""
 
 
 @dataclass(slots=True)
@@ -77,6 +98,17 @@ class Run(Generic[E]):
     """Operations that can be claimed once this one's last transaction is through."""
     scratch: Data = field(default_factory=dict)
     """Kept in memory for this run only."""
+    traceparent: str | None = None
+    """For spans of this operation's steps; None when it is not traced."""
+    began: dt.datetime = field(init=False)
+    """When the step under way did."""
+    waits: list[Wait] = field(default_factory=list)
+    """Of the step under way."""
+    outcome: str | None = None
+    """Of the operation, when it ended in this run: done, failed or stuck."""
+
+    def __post_init__(self) -> None:
+        self.began = self.operation.created_at
 
     @property
     def id(self) -> int:
@@ -85,6 +117,26 @@ class Run(Generic[E]):
     @property
     def server_uuid(self) -> str:
         return self.operation.server_uuid
+
+    def begin(self, now: dt.datetime) -> dt.datetime:
+        """A step begins."""
+        self.began = now
+        self.waits = []
+        return now
+
+    @contextlib.contextmanager
+    def waiting(self, world: World, what: str, details: str) -> Iterator[None]:
+        """Note with the step that it waited for what is done in this block."""
+        since = world.now()
+        try:
+            yield
+        finally:
+            self.waited(since, world.now(), what, details)
+
+    def waited(self, since: dt.datetime, until: dt.datetime, what: str, details: str) -> None:
+        if len(self.waits) < MOST_WAITS:
+            before = (since - self.began).total_seconds()
+            self.waits.append(Wait(what, details, round(before, 6), round((until - since).total_seconds(), 6)))
 
     def key(self, step_name: str) -> str:
         return f"{self.operation.id}/{step_name}/{self.phase}/{self.attempt}.{self.tries}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import traceback
 from collections.abc import Awaitable, Callable
@@ -10,10 +11,12 @@ from typing import Any, Generic
 
 import structlog
 
+from kilonova import tracing
 from kilonova.db.engine import CommitUnknown, Database, Tx, is_away
 from kilonova.engine import store
-from kilonova.engine.model import Aborted, Again, Data, E, Failure, Fenced, Run, Step, Workflow
+from kilonova.engine.model import Aborted, Again, Data, E, Failure, Fenced, Run, Step, Stuck, Workflow
 from kilonova.errors import HostFailure, KilonovaError, Transient
+from kilonova.metrics import families
 from kilonova.world import World
 
 log = structlog.get_logger()
@@ -53,28 +56,29 @@ class Runner(Generic[E]):
 
     async def run(self, run: Run[E]) -> None:
         """Take the operation from where it stands to its end. Raises Fenced when it is no longer ours."""
-        while True:
-            if run.phase == "do":
-                if await self._forward(run):
-                    return
-            elif await self._back(run):
-                return
+        try:
+            while not await (self._forward(run) if run.phase == "do" else self._back(run)):
+                pass
+        finally:
+            self._trace_end(run)
 
     async def _forward(self, run: Run[E]) -> bool:
         """Do one step; True at the end of the operation."""
         step = self.workflow.steps[run.step]
         last = run.step + 1 == len(self.workflow.steps)
-        started = self.world.now()
-        try:
-            await self._do(run, step, started, last)
-        except TimeoutError:
-            failure = Failure(f"Step '{step.name}' did not end within {step.deadline:.0f} seconds.", kind="deadline")
+        started = run.begin(self.world.now())
+        with self._span(run, step) as span:
+            try:
+                await self._do(run, step, started, last)
+                return last
+            except TimeoutError:
+                message = f"Step '{step.name}' did not end within {step.deadline:.0f} seconds."
+                failure = Failure(message, kind="deadline")
+            except Aborted as error:
+                failure = error.failure
+            span.fail(failure.message)
             await self._turn_back(run, step, started, failure)
             return False
-        except Aborted as error:
-            await self._turn_back(run, step, started, error.failure)
-            return False
-        return last
 
     async def _do(self, run: Run[E], step: Step[E], started: dt.datetime, last: bool) -> None:
         run.tries = 0
@@ -88,7 +92,7 @@ class Runner(Generic[E]):
                 return
             except Again:
                 run.tries += 1
-                await self.world.sleep(self._delay(run.tries) / 4)
+                await self._pause(run, step, "moved", self._delay(run.tries) / 4, "others were faster")
 
     async def _effect(
         self, run: Run[E], step: Step[E], effect: Callable[[Run[E]], Awaitable[Data | None]] | None
@@ -123,7 +127,13 @@ class Runner(Generic[E]):
     async def _wait(self, run: Run[E], step: Step[E], reason: str) -> None:
         run.tries += 1
         log.info("step tried again", operation=run.id, step=step.name, tries=run.tries, reason=reason)
-        await self.world.sleep(self._delay(run.tries))
+        await self._pause(run, step, "transient", self._delay(run.tries), reason)
+
+    async def _pause(self, run: Run[E], step: Step[E], reason: str, seconds: float, why: str) -> None:
+        """Before the effect is done anew."""
+        families.STEP_REPEATS.labels(self.workflow.kind, step.name, reason).inc()
+        with run.waiting(self.world, "retry", why):
+            await self.world.sleep(seconds)
 
     async def _commit_forward(self, run: Run[E], step: Step[E], result: Data, started: dt.datetime, last: bool) -> None:
         data = {**run.data, **result}
@@ -144,6 +154,7 @@ class Runner(Generic[E]):
             await store.add_step(tx, run, step.name, started_at=started, finished_at=now)
 
         await self._commit(run, step, work, (run.step + 1, "do", run.attempt))
+        self._count(run, step, "done", "done" if last else None)
         run.step += 1
         run.host = None
 
@@ -153,7 +164,7 @@ class Runner(Generic[E]):
         workflow = self.workflow
         if workflow.pivot is not None and run.step >= workflow.index(workflow.pivot):
             await self._stuck(run, step, started, failure)
-            raise Fenced
+            raise Stuck
         retry = (
             failure.kind in ("host", "deadline")
             and workflow.retry_from is not None
@@ -177,6 +188,7 @@ class Runner(Generic[E]):
             )
 
         await self._commit(run, step, work, (run.step, "undo", run.attempt))
+        self._count(run, step, "failed")
         run.phase, run.data = "undo", data
 
     async def _back(self, run: Run[E]) -> bool:
@@ -186,7 +198,12 @@ class Runner(Generic[E]):
         run.failure = Failure(failure["message"], failure["kind"], failure.get("details") or None)
         first = workflow.index(workflow.retry_from) if failure["retry"] and workflow.retry_from else 0
         step = workflow.steps[run.step]
-        started = self.world.now()
+        with self._span(run, step):
+            return await self._back_one(run, step, first, failure)
+
+    async def _back_one(self, run: Run[E], step: Step[E], first: int, failure: Data) -> bool:
+        workflow = self.workflow
+        started = run.begin(self.world.now())
         run.tries = 0
         try:
             async with asyncio.timeout(step.deadline):
@@ -194,7 +211,7 @@ class Runner(Generic[E]):
         except (TimeoutError, Aborted) as error:
             message = f"What step '{step.name}' had done could not be undone: {error or 'it took too long'}"
             await self._stuck(run, step, started, Failure(message))
-            raise Fenced from error
+            raise Stuck from error
         over = run.step == first
         again = over and failure["retry"]
         position = (run.step, "do", run.attempt + 1) if again else (max(run.step - 1, 0), "undo", run.attempt)
@@ -222,6 +239,7 @@ class Runner(Generic[E]):
                 await store.add_step(tx, run, step.name, started_at=started, finished_at=now)
 
         await self._commit(run, step, work, position)
+        self._count(run, step, "done", "failed" if over and not again else None)
         if again:
             run.attempt += 1
             run.phase = "do"
@@ -252,6 +270,40 @@ class Runner(Generic[E]):
             )
 
         await self._commit(run, step, work, None)
+        self._count(run, step, "stuck", "stuck")
+
+    def _span(self, run: Run[E], step: Step[E]) -> contextlib.AbstractContextManager[tracing.Span]:
+        if not tracing.on():
+            return tracing.span("", None)
+        attributes: tracing.Attributes = {
+            "kilonova.phase": run.phase,
+            "kilonova.attempt": run.attempt,
+            "kilonova.server": run.server_uuid,
+        }
+        undo = "undo " if run.phase == "undo" else ""
+        return tracing.span(f"{self.workflow.kind}: {undo}{step.name}", run.traceparent, attributes)
+
+    def _count(self, run: Run[E], step: Step[E], outcome: str, end: str | None = None) -> None:
+        """A step that is committed; `end`: the outcome of the operation, when it ended with it."""
+        kind, now = self.workflow.kind, self.world.now()
+        if run.phase == "do" or step.undo is not None or step.undo_commit is not None:
+            families.step(kind, step.name, run.phase, outcome, (now - run.began).total_seconds())
+        if end is not None:
+            run.outcome = end
+            families.operation(kind, end, (now - run.operation.created_at).total_seconds())
+
+    def _trace_end(self, run: Run[E]) -> None:
+        """The operation's own span, when it has ended here; after those of its steps."""
+        if run.outcome is not None:
+            operation, failure = run.operation, run.failure
+            tracing.operation(
+                f"operation {operation.kind}",
+                operation.traceparent,
+                operation.id,
+                operation.created_at,
+                {"kilonova.server": run.server_uuid, "kilonova.request": operation.request_id},
+                None if run.outcome == "done" else failure.message if failure else run.outcome,
+            )
 
     async def _commit(
         self, run: Run[E], step: Step[E], work: Callable[[Tx], Awaitable[None]], position: tuple[int, str, int] | None
@@ -291,4 +343,5 @@ def new_run(env: Any, operation: Any) -> Run[Any]:
         step=operation.step,
         phase=operation.phase,
         attempt=operation.attempt,
+        traceparent=tracing.of_operation(operation.traceparent, operation.id),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kilonova import tracing
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import operation_steps, operations
 from kilonova.db.tables.operations import OPEN, QUEUED
@@ -31,6 +32,7 @@ _COLUMNS = (
     operations.c.data,
     operations.c.secrets,
     operations.c.created_at,
+    operations.c.traceparent,
 )
 
 MAX_LEASE = 120.0
@@ -66,6 +68,7 @@ async def insert(
         "secrets": secrets,
         "created_at": now,
         "finished_at": now if state == "done" else None,
+        "traceparent": tracing.traceparent(),
     }
     result = await tx.execute(_INSERT, values)
     key = result.inserted_primary_key
@@ -183,15 +186,15 @@ _FENCED = sa.update(operations).where(
 )
 
 
-async def claimable(db: Database, limit: int, *, exclude: Sequence[int] = ()) -> list[int]:
-    """Ids of operations to take, oldest first."""
+async def claimable(db: Database, limit: int, *, exclude: Sequence[int] = ()) -> list[tuple[int, bool]]:
+    """Operations to take, oldest first: id, and whether somebody's lease on it has run out."""
 
-    async def work(tx: Tx) -> list[int]:
-        query = sa.select(operations.c.id).where(operations.c.state.in_(OPEN), _claimable())
+    async def work(tx: Tx) -> list[tuple[int, bool]]:
+        query = sa.select(operations.c.id, operations.c.state).where(operations.c.state.in_(OPEN), _claimable())
         if exclude:
             query = query.where(operations.c.id.not_in(exclude))
         rows = await tx.execute(query.order_by(operations.c.id).limit(limit))
-        return [row.id for row in rows]
+        return [(row.id, row.state == "running") for row in rows]
 
     return await db.read(work)
 
@@ -273,6 +276,8 @@ async def add_step(
         "result": "Error" if error else "Success",
         "details": error,
         "traceback": traceback,
+        "epoch": run.operation.epoch,
+        "waits": run.waits or None,
         "started_at": started_at,
         "finished_at": finished_at,
     }

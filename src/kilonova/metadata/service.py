@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ from kilonova.metadata import facts, tree, who
 from kilonova.metadata.content import GRIZZLY, LATEST, OPENSTACK_VERSIONS, ServerFacts
 from kilonova.metadata.settings import MetadataSettings
 from kilonova.metadata.vendor import VendorData
+from kilonova.metrics.families import request as count_request
 from kilonova.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -80,6 +82,7 @@ class MetadataService:
         await self._vendor.close()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         try:
             status, found = await self._answer(scope, receive)
         except KilonovaError as error:
@@ -94,6 +97,7 @@ class MetadataService:
         headers = [(b"content-type", found.kind.encode()), (b"content-length", str(len(found.body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else found.body})
+        count_request("metadata", scope["method"], "metadata", status, time.perf_counter() - started)
 
     async def _answer(self, scope: Mapping[str, Any], receive: Receive) -> tuple[int, tree.Document]:
         found = tree.parts(scope["path"])

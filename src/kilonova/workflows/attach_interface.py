@@ -24,7 +24,7 @@ async def make_port(run: Run[Env]) -> Data:
     server = await shared.load(run)
     run.host = server.host
     api, request = ports.networking(run), run.data["request"]
-    async with ports.patiently():
+    async with ports.patiently(run, "to make and bind the port"):
         found = await ports.ensure(run, server, [request], (), [request["place"]])
         (nic,), _ = await ports.describe(api, server, found, floating=request["port_id"] is not None)
     run.scratch["nic"] = nic
@@ -41,7 +41,7 @@ async def release_port(run: Run[Env]) -> Data:
     """Undo: the server has not got this port."""
     server = await shared.load(run)
     api, request = ports.networking(run), run.data["request"]
-    async with ports.patiently():
+    async with ports.patiently(run, "to let the port go"):
         if request["port_id"]:
             await ports.unbind(api, request["port_id"], server.uuid)
         else:

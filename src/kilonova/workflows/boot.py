@@ -6,6 +6,7 @@ import dataclasses
 
 import msgspec
 
+from kilonova import tracing
 from kilonova.agent.commands import BootArgs
 from kilonova.bus.messages import SchedulingQuestion
 from kilonova.compute import claims, placing, states
@@ -35,9 +36,11 @@ async def find_hosts(run: Run[Env]) -> Data:
             exclude_nodes=[*run.data.get("excluded", ()), *run.scratch.get("full", ())],
         )
 
-    question = SchedulingQuestion(request=await run.env.rt.db.read(make_request), fresh=run.tries > 0)
+    request = await run.env.rt.db.read(make_request)
+    question = SchedulingQuestion(request=request, fresh=run.tries > 0, traceparent=tracing.traceparent())
     try:
-        answer = await run.env.rt.bus.ask("scheduler", question, run.env.pace.scheduler)
+        with run.waiting(run.env.rt.world, "scheduler", "where to"):
+            answer = await run.env.rt.bus.ask("scheduler", question, run.env.pace.scheduler)
     except Unavailable as error:
         raise Transient(error.message) from error
     if answer.error is not None:

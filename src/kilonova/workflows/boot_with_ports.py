@@ -17,7 +17,7 @@ async def make_ports(run: Run[Env]) -> Data:
     server = await _server(run)
     run.host = server.host
     api = ports.networking(run)
-    async with ports.patiently():
+    async with ports.patiently(run, "to make and bind ports"):
         requests = server.requested_networks
         if requests == "auto":
             requests = [{"network_id": await api.auto_network(server.project_id), "port_id": None, "fixed_ip": None}]
@@ -47,7 +47,8 @@ async def build(run: Run[Env]) -> Data:
     # Whoever wires ports may be done before the host says that it has plugged them.
     with run.env.plugging.expect(server.uuid) as news:
         built = await shared.command(run, "prepare", host, "prepare", args, with_secrets=True)
-        await ports.wait_wired(run, server, [nic.port_id for nic in spec.nics], news)
+        with run.waiting(run.env.rt.world, "networking", "until the ports are wired"):
+            await ports.wait_wired(run, server, [nic.port_id for nic in spec.nics], news)
     # Injected files are on the config drive by now.
     start = StartArgs(spec=shared.spec(server, settings))
     started = await shared.command(run, "start", host, "start", start)

@@ -49,7 +49,7 @@ async def release_port(run: Run[Env]) -> Data:
     server = await shared.load(run)
     api, port_id = ports.networking(run), run.data["port_id"]
     run.host = server.host
-    async with ports.patiently():
+    async with ports.patiently(run, "to let the port go"):
         if port_id in ports.foreign_ports(server):
             await ports.unbind(api, port_id, server.uuid)
         else:

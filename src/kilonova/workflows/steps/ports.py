@@ -50,10 +50,11 @@ def networking(run: Run[Env]) -> Networking:
 
 
 @contextlib.asynccontextmanager
-async def patiently() -> AsyncIterator[None]:
-    """Networking that does not answer is asked again later."""
+async def patiently(run: Run[Env] | None = None, what: str = "") -> AsyncIterator[None]:
+    """Networking that does not answer is asked again later. With a run, the step has waited for it."""
     try:
-        yield
+        with run.waiting(run.env.rt.world, "networking", what) if run else contextlib.nullcontext():
+            yield
     except Unavailable as error:
         raise Transient(error.message, details=error.details) from error
 
@@ -338,7 +339,7 @@ async def delete_ours(api: Networking, port_id: str, server_uuid: str) -> None:
 async def release_all(run: Run[Env]) -> Data:
     """Undo: the server has no ports."""
     server = await shared.load(run)
-    async with patiently():
+    async with patiently(run, "to let the ports go"):
         await release(networking(run), server.uuid, foreign_ports(server))
     return {}
 

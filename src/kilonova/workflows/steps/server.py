@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import msgspec
 
 from kilonova.agent.driver import ImageSpec, Secrets, ServerSpec
+from kilonova.bus.messages import Result
 from kilonova.compute import network_info
 from kilonova.db import servers
 from kilonova.db.engine import Tx
@@ -15,6 +17,9 @@ from kilonova.engine import store
 from kilonova.engine.model import Data, Fenced, Run
 from kilonova.settings import ComputeSettings
 from kilonova.workflows.env import Env
+
+TURN = 0.01
+"""Seconds between sending a command and its start on the host, from which on they are told apart from its own time."""
 
 
 async def load(run: Run[Env]) -> Server:
@@ -107,17 +112,33 @@ async def command(
 ) -> Data:
     """Have the server's host do `verb`; see `conductor.agents.Agents.call` for the errors."""
     run.host = host
+    world = run.env.rt.world
+    since = world.now()
+    seconds: float | None = None
 
     async def make_secrets() -> Secrets:
         return await secrets(run)
 
-    return await run.env.agents.call(
-        host=host,
-        key=run.key(step),
-        operation_id=run.id,
-        server_uuid=run.server_uuid,
-        verb=verb,
-        args=args,
-        secrets=make_secrets if with_secrets else None,
-        on_progress=run.report,
-    )
+    def on_result(result: Result) -> None:
+        nonlocal seconds
+        seconds = result.seconds
+
+    try:
+        return await run.env.agents.call(
+            host=host,
+            key=run.key(step),
+            operation_id=run.id,
+            server_uuid=run.server_uuid,
+            verb=verb,
+            args=args,
+            secrets=make_secrets if with_secrets else None,
+            on_progress=run.report,
+            on_result=on_result,
+        )
+    finally:
+        until = world.now()
+        # A result that was stored before tells of an earlier time, which may be longer than this.
+        began = since if seconds is None else max(since, until - dt.timedelta(seconds=seconds))
+        if (began - since).total_seconds() > TURN:
+            run.waited(since, began, "turn", f"{verb} on {host}")
+        run.waited(began, until, "host", f"{verb} on {host}")

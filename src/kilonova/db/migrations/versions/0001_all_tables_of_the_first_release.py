@@ -166,6 +166,12 @@ def upgrade() -> None:
         sa.Column("secrets", Json, nullable=True, comment="Erased at the end"),
         sa.Column("progress", Json, nullable=True, comment="stage and percent of the step under way"),
         sa.Column("error", sa.Text(), nullable=True, comment="What the owner of the server is told"),
+        sa.Column(
+            "traceparent",
+            sa.String(length=55),
+            nullable=True,
+            comment="W3C, of the request; empty for those that are not traced",
+        ),
         sa.Column("created_at", DateTime, nullable=False),
         sa.Column("updated_at", DateTime, nullable=True),
         sa.Column("finished_at", DateTime, nullable=True),
@@ -185,6 +191,15 @@ def upgrade() -> None:
         sa.Column("result", sa.String(length=16), nullable=True, comment="Success or Error; empty while under way"),
         sa.Column("details", LongText, nullable=True, comment="For the owner of the server"),
         sa.Column("traceback", LongText, nullable=True),
+        sa.Column(
+            "epoch", sa.BigInteger(), server_default="0", nullable=False, comment="The operation's, of who did it"
+        ),
+        sa.Column(
+            "waits",
+            Json,
+            nullable=True,
+            comment="What it waited for: [what, details, from, seconds], in seconds from its start",
+        ),
         sa.Column("started_at", DateTime, nullable=False),
         sa.Column("finished_at", DateTime, nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instance_actions_events")),

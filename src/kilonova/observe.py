@@ -1,0 +1,39 @@
+"""How a process lets itself be looked at: metrics, the watch over its loop, traces. One line in a role's start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from kilonova import config, tracing
+from kilonova.metrics import Probe, serving
+
+
+async def observe(
+    stack: contextlib.AsyncExitStack,
+    conf: cfg.ConfigOpts,
+    role: str,
+    *,
+    port: int | None = None,
+    roles: Sequence[str] = (),
+    probes: Sequence[Probe] = (),
+) -> None:
+    """Until the stack ends. `port`: tried first where the configuration names none; `roles`: all that run here.
+
+    Raises Invalid for a listener that cannot be had, or for tracing without its packages.
+    """
+    tracer = config.tracer(conf, role)
+    if tracer is not None:
+        tracing.use(tracer)
+
+        async def close() -> None:
+            tracing.use(None)
+            # It sends what is left, and may have to wait for a collector that is not there.
+            await asyncio.to_thread(tracer.close)
+
+        stack.push_async_callback(close)
+    settings = config.metrics_settings(conf)
+    await stack.enter_async_context(serving(settings, role, first=port, roles=roles, probes=probes))
