@@ -8,6 +8,7 @@ from kilonova.cli.cloud import down, status, up
 from kilonova.cli.demo import demo
 from kilonova.cli.explain import explain
 from kilonova.cli.guest_image import guest_image
+from kilonova.cli.trace import trace
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,7 @@ app.command()(status)
 app.command()(demo)
 app.command()(explain)
 app.command()(guest_image)
+app.command()(trace)
 
 
 @app.callback()
