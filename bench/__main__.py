@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import compare, creates, footprint, results, scene, scheduler, statements
+from bench import compare, creates, footprint, profile, results, scene, scheduler, statements
 from bench.processes import Client, Server, load_average
 from bench.watch import Watch
 
@@ -147,8 +147,20 @@ class Bench:
     def start_and_memory(self) -> None:
         self.found.footprint = footprint.measure(self.directory / "roles", self.port - 8774 + 2)
 
+    def profiles(self, fill: int) -> str:
+        cloud = self.cloud("profiled")
+        watch = Watch(self.directory / "profiled")
+        try:
+            creates.burst(cloud, self.client, watch, fill, connections=8)
+            return profile.tables(profile.profile(cloud, self.client, watch))
+        finally:
+            watch.close()
+            cloud.stop()
+
 
 PARTS = ("statements", "requests", "hypervisors", "kill", "footprint", "scheduler")
+EXTRA = ("profile",)
+"""Only when asked for."""
 
 
 def run(bench: Bench, parts: list[str], fill: int) -> None:
@@ -184,7 +196,7 @@ def write(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part only; may be repeated")
+    parser.add_argument("--only", action="append", choices=PARTS + EXTRA, help="this part only; may be repeated")
     parser.add_argument("--rounds", type=int, default=compare.ROUNDS, help="of each request on each side (%(default)s)")
     parser.add_argument("--fill", type=int, default=FILL, help="servers on the host for lists (%(default)s)")
     parser.add_argument("--port", type=int, default=18400, help="the first of the ports used (%(default)s)")
@@ -195,13 +207,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kilonova-bench-", dir=given.dir) as directory:
         bench = Bench(Path(directory), given.port, given.rounds)
         try:
-            run(bench, given.only or list(PARTS), given.fill)
+            parts = given.only or list(PARTS)
+            if "profile" in parts:
+                print(bench.profiles(given.fill))
+            run(bench, parts, given.fill)
         finally:
             bench.client.close()
-    text = results.tables(bench.found)
-    print(text)
-    if given.write:
-        write(text)
+    if set(parts) & set(PARTS):
+        text = results.tables(bench.found)
+        print(text)
+        if given.write:
+            write(text)
 
 
 if __name__ == "__main__":
