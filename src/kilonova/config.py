@@ -140,7 +140,7 @@ _MIDDLEWARE: list[cfg.Opt] = [
 _WSGI: list[cfg.Opt] = [
     cfg.StrOpt("secure_proxy_ssl_header", help="A header in which a proxy tells the scheme, as HTTP_X_FORWARDED_PROTO"),
 ]
-_METRICS: list[cfg.Opt] = [
+_PROMETHEUS: list[cfg.Opt] = [
     cfg.BoolOpt("enabled", default=True, help="Show metrics at a port of their own"),
     cfg.StrOpt("listen", default="127.0.0.1", help="Address at which metrics are shown, to whoever asks"),
     cfg.PortOpt("port", help="Port at which metrics are shown; without it each role has its own"),
@@ -172,7 +172,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "consoleauth": _CONSOLEAUTH,
     "neutron": _NEUTRON,
     "quota": _QUOTA,
-    "metrics": _METRICS,
+    "prometheus": _PROMETHEUS,
     "tracing": _TRACING,
     "oslo_middleware": _MIDDLEWARE,
     "wsgi": _WSGI,
@@ -310,7 +310,7 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSett
 
 def metrics_settings(conf: cfg.ConfigOpts) -> MetricsSettings:
     """Where this process shows its metrics."""
-    return MetricsSettings(enabled=conf.metrics.enabled, listen=conf.metrics.listen, port=conf.metrics.port)
+    return MetricsSettings(enabled=conf.prometheus.enabled, listen=conf.prometheus.listen, port=conf.prometheus.port)
 
 
 def tracer(conf: cfg.ConfigOpts, role: str) -> Tracer | None:

@@ -226,7 +226,7 @@ async def test_a_second_process_of_a_role_finds_a_port_of_its_own() -> None:
         async with serving(MetricsSettings(), "conductor", first=first) as listener:
             assert listener is not None
             assert listener.address[1] in {first + STRIDE * n for n in range(1, 10)}
-        with pytest.raises(Invalid, match=rf"\[metrics\] listen 127\.0\.0\.1, port {first}: Address already in use"):
+        with pytest.raises(Invalid, match=rf"\[prometheus\] listen 127\.0\.0\.1, port {first}: Address already in use"):
             async with serving(MetricsSettings(port=first), "conductor"):
                 pass
 

@@ -153,5 +153,5 @@ def _bind(settings: MetricsSettings, first: int) -> socket.socket:
         except OSError as error:
             problem = error
     raise Invalid(
-        f"Configuration: [metrics] listen {settings.listen}, port {ports[0]}: {problem.strerror or problem}."
+        f"Configuration: [prometheus] listen {settings.listen}, port {ports[0]}: {problem.strerror or problem}."
     ) from problem
