@@ -53,7 +53,7 @@ CALLS = {
 
 _BACKGROUND = (
     "UPDATE services SET last_seen",  # heartbeats, one statement a second for all hosts together
-    "SELECT instance_actions.id \nFROM instance_actions",  # the sweep for operations that nobody was told of
+    "SELECT instance_actions.id, instance_actions.state \nFROM instance_actions",  # the sweep for operations
     "SELECT services.incarnation \nFROM services",  # an agent's report of power states, at its start and now and then
     "UPDATE instance_actions SET lease_until",  # leases, one statement for all operations of a process
     "SELECT instance_actions.state, instance_actions.error",  # looks of a request that waits for its operation

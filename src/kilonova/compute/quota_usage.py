@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -15,6 +16,7 @@ from kilonova.errors import OverQuota
 from kilonova.settings import QuotaDefaults
 
 COUNTED = ("instances", "cores", "ram")
+_c = quota_usages.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +81,15 @@ async def take_for(tx: Tx, project_id: str, user_id: str, amount: Amount, limit:
 
 async def take(tx: Tx, project_id: str, amount: Amount, limit: dict[str, int]) -> None:
     """Count `amount` in; raises OverQuota when a limit would be passed."""
-    c = quota_usages.c
     add = {"instances": amount.instances, "cores": amount.cores, "ram": amount.ram}
-    guards = [c[name] + add[name] <= limit[name] for name in COUNTED if limit[name] >= 0]
-    statement = (
-        sa.update(quota_usages)
-        .where(c.project_id == project_id, *guards)
-        .values({name: c[name] + add[name] for name in COUNTED})
-    )
-    if (await tx.execute(statement)).rowcount:
+    limited = tuple(name for name in COUNTED if limit[name] >= 0)
+    values = {"my_project": project_id, **_named("add", add), **_named("most", {name: limit[name] for name in limited})}
+    if (await tx.execute(_take(limited), values)).rowcount:
         return
     await insert_if_missing(tx, quota_usages, {"project_id": project_id})
-    if (await tx.execute(statement)).rowcount:
+    if (await tx.execute(_take(limited), values)).rowcount:
         return
-    used = (await tx.execute(sa.select(quota_usages).where(c.project_id == project_id))).one()._mapping
+    used = (await tx.execute(sa.select(quota_usages).where(_c.project_id == project_id))).one()._mapping
     _check(limit, {name: used[name] for name in COUNTED}, add)
 
 
@@ -108,9 +105,25 @@ def _check(limit: Mapping[str, int], used: Mapping[str, int], add: Mapping[str, 
 
 
 async def give_back(tx: Tx, project_id: str, amount: Amount) -> None:
-    c = quota_usages.c
-    await tx.execute(
+    less = {"instances": -amount.instances, "cores": -amount.cores, "ram": -amount.ram}
+    await tx.execute(_take(()), {"my_project": project_id, **_named("add", less)})
+
+
+def _named(prefix: str, values: Mapping[str, int]) -> dict[str, int]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+# Built once for each set of limits that count: making a statement takes longer than running it.
+@functools.cache
+def _take(limited: tuple[str, ...]) -> sa.Update:
+    """Adds `add_*` where that passes none of `most_*`."""
+
+    def sum_of(name: str) -> sa.ColumnElement[int]:
+        return _c[name] + sa.bindparam(f"add_{name}", type_=sa.BigInteger)
+
+    guards = [sum_of(name) <= sa.bindparam(f"most_{name}", type_=sa.BigInteger) for name in limited]
+    return (
         sa.update(quota_usages)
-        .where(c.project_id == project_id)
-        .values(instances=c.instances - amount.instances, cores=c.cores - amount.cores, ram=c.ram - amount.ram)
+        .where(_c.project_id == sa.bindparam("my_project"), *guards)
+        .values({name: sum_of(name) for name in COUNTED})
     )

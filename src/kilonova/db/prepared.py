@@ -18,6 +18,8 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 Process = Callable[[Any], Any]
+ROWS = "kilonova_rows"
+"""Execution option of a SELECT: the named tuple that its rows become, column by column, where it is prepared."""
 _PLAIN = (sa.Select, sa.CompoundSelect, sa.Insert, sa.Update, sa.Delete)
 
 
@@ -91,6 +93,7 @@ class Prepared:
         defaults: dict[str, Any],
         columns: list[tuple[str, Process | None]] | None,
         primary_key: bool,
+        row: Callable[[Sequence[Any]], Any] | None = None,
     ) -> None:
         self.sql = sql
         self._parameters = parameters
@@ -99,7 +102,7 @@ class Prepared:
         self._make = None
         self._primary_key = primary_key
         if columns is not None:
-            self._make = _row_type([name for name, _ in columns])
+            self._make = row or _row_type([name for name, _ in columns])
             self._columns = [(place, process) for place, (_, process) in enumerate(columns) if process is not None]
 
     def bind(self, given: Mapping[str, Any]) -> list[Any]:
@@ -177,4 +180,9 @@ class Statements:
                 (str(column.name), column.type.dialect_impl(self._dialect).result_processor(self._dialect, None))
                 for column in statement.selected_columns
             ]
-        return Prepared(compiled.string, parameters, defaults, columns, compiled.isinsert)
+        # A statement may say what its rows are to be, lest they be made twice.
+        wanted = statement.get_execution_options().get(ROWS)
+        fits = wanted is not None and columns is not None and len(wanted._fields) == len(columns)
+        return Prepared(
+            compiled.string, parameters, defaults, columns, compiled.isinsert, wanted._make if fits else None
+        )

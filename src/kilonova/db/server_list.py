@@ -11,13 +11,14 @@ import datetime as dt
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import sqlalchemy as sa
 
 from kilonova.db import patterns
 from kilonova.db.engine import Tx
+from kilonova.db.prepared import ROWS
 from kilonova.db.tables import instances, services, tags
 from kilonova.db.types import database_seconds, joined_by_comma
 
@@ -35,7 +36,7 @@ Moment = dt.datetime | str
 
 
 class ViewRow(NamedTuple):
-    """What a view may show of a server: JSON as JSON text, since most goes out as it came in.
+    """What a view may show of a server: JSON as JSON text, since most goes out as it came in; 0 and 1 for booleans.
 
     `service_*` tells of the compute service on the server's host; `service_age` is seconds since it was seen.
     """
@@ -75,7 +76,7 @@ class ViewRow(NamedTuple):
     access_ip_v6: str | None
     metadata: str
     disk_config: str
-    locked: bool
+    locked: int
     locked_by: str | None
     locked_reason: str | None
     root_device_name: str | None
@@ -85,14 +86,14 @@ class ViewRow(NamedTuple):
     server_group: str | None
     trusted_certs: str | None
     fault: str | None
-    deleting: bool
+    deleting: int
     created_at: Moment
     updated_at: Moment | None
     launched_at: Moment | None
     terminated_at: Moment | None
     deleted: int
-    service_disabled: bool | None
-    service_forced_down: bool | None
+    service_disabled: int | None
+    service_forced_down: int | None
     service_age: float | None
     service_zone: str | None
     tags: str | None
@@ -113,17 +114,24 @@ _SERVICE: dict[str, sa.ColumnElement[Any]] = {
 _TAGS = sa.select(joined_by_comma(tags.c.tag)).where(tags.c.resource_id == _c.uuid).scalar_subquery()
 
 
+def _as_is(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Booleans stay numbers: a row whose columns all come as they are is made in one step."""
+    if not isinstance(column.type, sa.Boolean):
+        return column
+    return sa.type_coerce(column, sa.Integer).label(column.key)
+
+
 def _column(name: str) -> sa.ColumnElement[Any]:
     if name == "tags":
         return _TAGS.label(name)
     if name in _SERVICE:
-        return _SERVICE[name].label(name)
-    return _text(_c[name]) if name in _AS_STORED else _c[name]
+        return _as_is(_SERVICE[name]).label(name)
+    return _text(_c[name]) if name in _AS_STORED else _as_is(_c[name])
 
 
 VIEW_COLUMNS: tuple[sa.ColumnElement[Any], ...] = tuple(_column(name) for name in ViewRow._fields)
 _VIEW_FROM = instances.outerjoin(services, sa.and_(services.c.host == _c.host, services.c.binary == "nova-compute"))
-_VIEW = sa.select(*VIEW_COLUMNS).select_from(_VIEW_FROM)
+_VIEW = sa.select(*VIEW_COLUMNS).select_from(_VIEW_FROM).execution_options(**{ROWS: ViewRow})
 _NAMES = sa.select(_c.uuid, _c.display_name)
 _make = ViewRow._make
 
@@ -193,7 +201,7 @@ async def view_row(tx: Tx, uuid: str, *, project_id: str | None = None, deleted:
     """One server as views read it; with `project_id` only that project's."""
     values = {"uuid": uuid} if project_id is None else {"uuid": uuid, "project_id": project_id}
     row = (await tx.execute(_one(project_id is not None, deleted), values)).first()
-    return None if row is None else _make(row)
+    return row if row is None or type(row) is ViewRow else _make(row)
 
 
 @functools.cache
@@ -208,6 +216,8 @@ def _one(of_project: bool, deleted: bool) -> sa.Select[Any]:
 async def view_rows(tx: Tx, query: ListQuery) -> list[ViewRow]:
     """A page of servers. Raises MarkerNotFound."""
     rows = await _page(tx, query, _VIEW)
+    if rows and type(rows[0]) is ViewRow:
+        return cast(list[ViewRow], rows)
     return [_make(row) for row in rows]
 
 
