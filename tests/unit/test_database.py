@@ -141,3 +141,12 @@ def test_the_guides_database_url_is_taken_as_it_stands() -> None:
     assert (url.drivername, url.password, url.host) == ("mysql+asyncmy", "Password123$", "controller01")
     with pytest.raises(ValueError, match="oracle"):
         async_url("oracle://u:p@h/db")
+
+
+async def test_a_schema_that_lacks_a_column_of_its_revision_is_refused_at_the_start(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/m.sqlite")
+    await schema.migrate(database)
+    await database.write(lambda tx: tx.execute(sa.text("ALTER TABLE instance_types DROP COLUMN description")))
+    with pytest.raises(Conflict, match=r"lacks parts of it.*description"):
+        await schema.migrate(database)
+    await database.close()

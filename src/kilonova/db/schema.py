@@ -40,11 +40,12 @@ def newest() -> str:
 async def migrate(db: Database) -> None:
     """Bring the schema to this release's revision; a no-op when it is there.
 
-    Raises Conflict when the database was made by a newer release.
+    Raises Conflict when the database was made by a newer release, or lacks what its revision should have.
     """
 
     async def work(tx: Tx) -> None:
         await tx.run_sync(_migrate)
+        await tx.run_sync(_check)
 
     await db.write(work)
 
@@ -79,6 +80,18 @@ def _migrate(connection: sa.Connection) -> None:
             "a newer Kilonova made it. Use that release, or restore a backup made before it."
         )
     command.upgrade(config(connection), "head")
+
+
+def _check(connection: sa.Connection) -> None:
+    """Every table has the columns that this release reads; else each request would fail on its own."""
+    for table in metadata.sorted_tables:
+        try:
+            connection.execute(sa.select(table).where(sa.false()))
+        except sa.exc.DBAPIError as error:
+            raise Conflict(
+                f"The database is of this release's revision {newest()} but lacks parts of it ({error.orig}): "
+                "an unfinished release made it. Start with a new database, or restore a backup."
+            ) from error
 
 
 async def create_all(db: Database) -> None:
