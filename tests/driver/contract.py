@@ -287,12 +287,11 @@ class DriverContract:
         spec = rig.spec()
         await build(rig, driver, spec, start=False)
         everything = 1 << 62
-        async with started(rig) as later:
-            assert await later.ensure_images_evicted(unused_for=0, free_bytes=everything) == []
-            await remove(later, spec.uuid)
-            assert await later.ensure_images_evicted(unused_for=3600, free_bytes=0) == []
-            assert await later.ensure_images_evicted(unused_for=3600, free_bytes=everything) == [rig.image().id]
-            await later.ensure_image(rig.image(), rig.source, None, no_progress)
+        assert await driver.ensure_images_evicted(unused_for=0, free_bytes=everything) == []
+        await remove(driver, spec.uuid)
+        assert await driver.ensure_images_evicted(unused_for=3600, free_bytes=0) == []
+        assert await driver.ensure_images_evicted(unused_for=3600, free_bytes=everything) == [rig.image().id]
+        await driver.ensure_image(rig.image(), rig.source, None, no_progress)
         assert len(rig.source.offsets) == 2
 
     # -- power

@@ -75,7 +75,7 @@ class ImageCache:
         self._force_raw = force_raw
         self._flights: dict[str, _Flight] = {}
         self._claims: dict[str, int] = {}
-        self._pins: dict[str, float] = {}
+        self._pins: dict[str, list[float]] = {}
 
     def path_of(self, image_id: str) -> Path:
         return self.directory / key_of(image_id)
@@ -89,7 +89,7 @@ class ImageCache:
 
         Raises Invalid (unusable image), HostFailure (no room), Transient (interrupted; the next call resumes).
         """
-        self._pins[key_of(image.id)] = self._world.monotonic() + _PIN
+        self._pins.setdefault(key_of(image.id), []).append(self._world.monotonic() + _PIN)
         flight = self._flights.get(image.id)
         if flight is None:
             base = await self.find(image.id)
@@ -116,6 +116,12 @@ class ImageCache:
                 task.cancel()
                 await asyncio.wait({task})
 
+    def based(self, image_id: str) -> None:
+        """A disk has been made for one who asked; from now on the disk itself keeps the image here."""
+        pins = self._pins.get(key_of(image_id))
+        if pins:
+            pins.pop(0)
+
     async def evict(self, *, unused_for: float, free_bytes: int) -> list[str]:
         """Drop images unused for that many seconds, and more, oldest first, until so many bytes are free.
 
@@ -123,7 +129,8 @@ class ImageCache:
         """
         busy = {key_of(image_id) for image_id in self._flights}
         now = self._world.monotonic()
-        self._pins = {key: until for key, until in self._pins.items() if until > now}
+        pins = {key: [until for until in asked if until > now] for key, asked in self._pins.items()}
+        self._pins = {key: asked for key, asked in pins.items() if asked}
         pinned = busy | set(self._pins)
         return await in_thread(lambda: self._evict(unused_for, free_bytes, pinned))
 

@@ -50,16 +50,19 @@ class Disks:
     def console_log(self, uuid: str) -> Path:
         return self.of(uuid) / CONSOLE
 
-    async def ensure(self, spec: ServerSpec, base: Base | None, base_path: Path | None) -> None:
+    async def ensure(self, spec: ServerSpec, base: Base | None, base_path: Path | None) -> bool:
         """Root, ephemeral and swap disks. `base` is the image in the cache; None: an empty root disk.
+
+        Returns whether the root disk had to be made.
 
         Raises Invalid when the image does not fit, HostFailure when the disks cannot be made.
         """
         size = root_bytes(spec, base)
         await in_thread(lambda: self._ensure_directory(spec.uuid))
         directory = self.of(spec.uuid)
+        made = bool(size) and not _exists(directory / _ROOT)
         try:
-            if size and not _exists(directory / _ROOT):
+            if made:
                 await self._make_root(directory / _ROOT, base, base_path, size)
             if spec.ephemeral_gb and not _exists(directory / _EPHEMERAL):
                 await _make(
@@ -76,6 +79,7 @@ class Disks:
             raise
         except OSError as error:
             raise HostFailure(f"The host cannot make the disks of server {spec.uuid}: {error.strerror}.") from error
+        return made
 
     async def ensure_directory(self, uuid: str) -> Path:
         """The server's directory. Raises HostFailure."""

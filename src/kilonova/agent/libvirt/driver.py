@@ -150,8 +150,9 @@ class LibvirtDriver:
                     f"Image {spec.image.id} is not in the host's cache any more; it has to be fetched again."
                 )
         path = self._images.path_of(spec.image.id) if spec.image is not None else None
-        if base is not None or spec.image is None:
-            await self._disks.ensure(spec, base, path)
+        made = (base is not None or spec.image is None) and await self._disks.ensure(spec, base, path)
+        if made and spec.image is not None:
+            self._images.based(spec.image.id)
 
     async def ensure_config_drive(self, spec: ServerSpec, secrets: Secrets) -> None:
         await self._disks.ensure_directory(spec.uuid)
