@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 
 from kilonova.allinone import processes, state
 from kilonova.allinone.errors import CloudError, from_os_error
+from kilonova.allinone.external import external_range
 from kilonova.allinone.files import replace_file, tail, write_private
 
 
@@ -26,6 +28,17 @@ def test_a_new_directory_is_private_and_its_passwords_stay(tmp_path: Path) -> No
     passwords = {first.secrets.admin, first.secrets.demo, first.secrets.nova, first.secrets.glance}
     assert len(passwords) == 4
     assert state.open_state_dir(tmp_path / "other").secrets != first.secrets
+
+
+def test_a_new_clouds_external_network_is_none_of_those_in_use_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = collections.namedtuple("address", "family address")
+    used = {f"kn{n}": [address(socket.AF_INET, f"172.24.{n}.1")] for n in range(1, 200)}
+    monkeypatch.setattr(state.psutil, "net_if_addrs", lambda: used)
+    for number in range(10):
+        cloud_id = state.open_state_dir(tmp_path / str(number)).layout.cloud_id
+        assert external_range(cloud_id).cidr.network_address.packed[2] >= 200
 
 
 def test_a_newer_layout_is_refused_and_left_alone(tmp_path: Path) -> None:

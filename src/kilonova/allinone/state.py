@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import secrets as random
 import shutil
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import psutil
 
 from kilonova.allinone import processes
 from kilonova.allinone.errors import CloudError
@@ -105,8 +108,23 @@ def _create(path: Path) -> None:
     path.chmod(0o700)
     _check_room(path)
     write_private(path / "secrets.json", msgspec.json.encode(Secrets()))
-    layout = Layout(version=LAYOUT_VERSION, cloud_id=random.token_hex(4))
+    layout = Layout(version=LAYOUT_VERSION, cloud_id=_new_cloud_id())
     write_private(path / "layout.json", msgspec.json.encode(layout))
+
+
+def _new_cloud_id() -> str:
+    """One whose external network none of this machine's addresses is in: those of other clouds begin the same."""
+    from kilonova.allinone.external import external_range
+
+    ours = {
+        ipaddress.IPv4Address(address.address)
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET
+    }
+    made = [random.token_hex(4) for _ in range(100)]
+    free = [cloud_id for cloud_id in made if not any(each in external_range(cloud_id).cidr for each in ours)]
+    return (free or made)[0]
 
 
 def _check_room(path: Path) -> None:

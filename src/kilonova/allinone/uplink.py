@@ -27,7 +27,10 @@ def ensure(shell: Shell, cloud_id: str, space: str, wanted: ExternalRange) -> No
     for name, other in found.items():
         taken = any(f"{each.get('local')}/{each.get('prefixlen')}" == address for each in other.get("addr_info", ()))
         if taken and name != outer:
-            raise HostFailure(f"The cloud's external network {wanted.cidr} is in use on this machine, by {name}.")
+            raise HostFailure(
+                f"The cloud's external network {wanted.cidr} is in use on this machine, by {name}: "
+                "take that away (another cloud: 'kilonova down' there), or use a new state directory."
+            )
     link = found.get(outer)
     if link is None:
         if all(each["ifname"] != outer for each in shell.shown("link", "show")):
