@@ -81,5 +81,5 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         if said:
             text += f" Of {self.hosts} host{'s' if self.hosts != 1 else ''} {said}."
         if self.nearest:
-            text += f" The nearest one: {self.nearest}."
+            text += f" The nearest one {self.nearest}."
         return text

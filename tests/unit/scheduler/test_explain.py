@@ -76,13 +76,13 @@ async def test_a_server_without_a_host_is_explained_host_by_host(cloud: TestClou
     assert found.fault is not None
     assert found.fault["message"] == (
         "No valid host was found. Of 3 hosts ComputeFilter removed 1, traits removed 2. "
-        "The nearest one: lacks the trait CUSTOM_FAST."
+        "The nearest one lacks the trait CUSTOM_FAST."
     )
     told = await explain(tmp_path, "my-picky")
     assert told.exit_code == 2, told.output
     lines = {line.split()[0]: line for line in told.output.splitlines() if line.startswith("host-")}
     assert "lacks the trait CUSTOM_FAST" in lines["host-1"]
-    assert "its compute service is disabled" in lines["host-2"]
+    assert "has a compute service that is disabled" in lines["host-2"]
     assert "has 100 MiB of memory free of the 512 that are needed" in lines["host-3"]
     assert "0 of 3 hosts can take it" in told.output
     assert found.fault["message"] in told.output

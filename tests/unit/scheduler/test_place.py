@@ -40,7 +40,7 @@ def test_a_refusal_counts_what_each_filter_removed_and_says_what_the_nearest_hos
     assert dict(placement.removed) == {"ComputeFilter": 1, "not enough vCPUs": 1, "not enough memory": 1}
     assert placement.explain() == (
         "No valid host was found. Of 3 hosts ComputeFilter removed 1, not enough vCPUs removed 1, not enough memory "
-        "removed 1. The nearest one: its compute service is down."
+        "removed 1. The nearest one has a compute service that is down."
     )
     picture.set_unusable({})
     picture.put([node(1, vcpus_used=4, memory_mb_used=4096)])

@@ -29,7 +29,7 @@ class Filter(ABC):
 
     @abstractmethod
     def why(self, picture: Picture, row: int, request: PlacementRequest) -> str:
-        """Of a row that does not pass, in words, without the host's name: 'has 512 MiB of memory free, of 1024'."""
+        """Of a row that does not pass, in words that follow 'the host': 'has 512 MiB free'; without its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ class ComputeFilter(Filter):
         return mask
 
     def why(self, picture: Picture, row: int, request: PlacementRequest) -> str:
-        return f"its compute service is {picture.why_unusable(row)}"
+        return f"has a compute service that is {picture.why_unusable(row)}"
 
 
 class RequestedHost(Filter):
@@ -43,7 +43,7 @@ class RequestedHost(Filter):
         return mask
 
     def why(self, picture: Picture, row: int, request: PlacementRequest) -> str:
-        return "another one is asked for"
+        return "is not the one that is asked for"
 
 
 class ExcludedNodes(Filter):

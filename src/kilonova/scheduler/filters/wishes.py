@@ -74,7 +74,7 @@ class ServerGroupAntiAffinityFilter(Filter):
     def why(self, picture: Picture, row: int, request: PlacementRequest) -> str:
         assert request.group is not None
         count = request.group.members.get(picture.nodes[row].host, 0)
-        return f"has {count} servers of the group, of {request.group.max_server_per_host} that may be together"
+        return f"has {count} of the group's servers already; {request.group.max_server_per_host} may be on one host"
 
 
 class ServerGroupAffinityFilter(Filter):
@@ -88,7 +88,7 @@ class ServerGroupAffinityFilter(Filter):
         return picture.on_hosts(hosts) if hosts else None
 
     def why(self, picture: Picture, row: int, request: PlacementRequest) -> str:
-        return "the servers of the group are on another host"
+        return "is not where the servers of the group are"
 
 
 class IsolatedHostsFilter(Filter):
