@@ -10,8 +10,20 @@ from kilonova.scheduler.registry import make_rules
 
 _DEFAULTS = SchedulerOptions()
 
+
+def _old(name: str) -> list[cfg.DeprecatedOpt]:
+    """The name that an option had when all of them stood in [DEFAULT]."""
+    return [cfg.DeprecatedOpt(name, group="DEFAULT")]
+
+
 SCHEDULER: list[cfg.Opt] = [
-    cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts tried for one server"),
+    cfg.IntOpt(
+        "max_attempts",
+        default=3,
+        min=1,
+        deprecated_opts=_old("scheduler_max_attempts"),
+        help="Hosts tried for one server",
+    ),
     cfg.IntOpt("max_placement_results", default=3, min=1, help="Hosts in a scheduler's answer, the first one chosen"),
     cfg.BoolOpt(
         "limit_tenants_to_placement_aggregate",
@@ -28,26 +40,77 @@ SCHEDULER: list[cfg.Opt] = [
 
 
 def _multiplier(name: str, what: str) -> cfg.FloatOpt:
-    return cfg.FloatOpt(name, default=getattr(_DEFAULTS, name), help=f"Weight of {what}; negative: the other way")
+    return cfg.FloatOpt(
+        name,
+        default=getattr(_DEFAULTS, name),
+        deprecated_opts=_old(name),
+        help=f"Weight of {what}; negative: the other way",
+    )
 
 
 FILTER_SCHEDULER: list[cfg.Opt] = [
-    cfg.MultiStrOpt("available_filters", default=[ALL_FILTERS], help="Filters that may be enabled"),
-    cfg.ListOpt("enabled_filters", default=list(_DEFAULTS.enabled_filters), help="Filters in force, in this order"),
-    cfg.ListOpt("weight_classes", default=[ALL_WEIGHERS], help="Weighers"),
-    cfg.IntOpt("host_subset_size", default=_DEFAULTS.host_subset_size, min=1, help="Best hosts to choose among"),
-    cfg.BoolOpt("shuffle_best_same_weighed_hosts", default=False, help="Choose at random among equally good hosts"),
-    cfg.BoolOpt("track_instance_changes", default=True, help="Accepted: the picture of hosts is always kept"),
-    cfg.IntOpt("max_instances_per_host", default=50, min=1, help="With NumInstancesFilter"),
-    cfg.IntOpt("max_io_ops_per_host", default=8, min=1, help="With IoOpsFilter"),
-    cfg.ListOpt("isolated_images", default=[], help="Images that isolated_hosts are for"),
-    cfg.ListOpt("isolated_hosts", default=[], help="Hosts for isolated_images"),
-    cfg.BoolOpt(
-        "restrict_isolated_hosts_to_isolated_images", default=True, help="Keep other images off isolated_hosts"
+    cfg.MultiStrOpt(
+        "available_filters",
+        deprecated_opts=_old("scheduler_available_filters"),
+        default=[ALL_FILTERS],
+        help="Filters that may be enabled",
     ),
-    cfg.StrOpt("aggregate_image_properties_isolation_namespace", help="Begin of the keys that are compared"),
+    cfg.ListOpt(
+        "enabled_filters",
+        deprecated_opts=_old("scheduler_default_filters"),
+        default=list(_DEFAULTS.enabled_filters),
+        help="Filters in force, in this order",
+    ),
+    cfg.ListOpt(
+        "weight_classes", deprecated_opts=_old("scheduler_weight_classes"), default=[ALL_WEIGHERS], help="Weighers"
+    ),
+    cfg.IntOpt(
+        "host_subset_size",
+        deprecated_opts=_old("scheduler_host_subset_size"),
+        default=_DEFAULTS.host_subset_size,
+        min=1,
+        help="Best hosts to choose among",
+    ),
+    cfg.BoolOpt("shuffle_best_same_weighed_hosts", default=False, help="Choose at random among equally good hosts"),
+    cfg.BoolOpt(
+        "track_instance_changes",
+        deprecated_opts=_old("scheduler_tracks_instance_changes"),
+        default=True,
+        help="Accepted: the picture of hosts is always kept",
+    ),
+    cfg.IntOpt(
+        "max_instances_per_host",
+        deprecated_opts=_old("max_instances_per_host"),
+        default=50,
+        min=1,
+        help="With NumInstancesFilter",
+    ),
+    cfg.IntOpt(
+        "max_io_ops_per_host", deprecated_opts=_old("max_io_ops_per_host"), default=8, min=1, help="With IoOpsFilter"
+    ),
+    cfg.ListOpt(
+        "isolated_images",
+        deprecated_opts=_old("isolated_images"),
+        default=[],
+        help="Images that isolated_hosts are for",
+    ),
+    cfg.ListOpt("isolated_hosts", deprecated_opts=_old("isolated_hosts"), default=[], help="Hosts for isolated_images"),
+    cfg.BoolOpt(
+        "restrict_isolated_hosts_to_isolated_images",
+        deprecated_opts=_old("restrict_isolated_hosts_to_isolated_images"),
+        default=True,
+        help="Keep other images off isolated_hosts",
+    ),
     cfg.StrOpt(
-        "aggregate_image_properties_isolation_separator", default=".", help="Between it and the rest of the key"
+        "aggregate_image_properties_isolation_namespace",
+        deprecated_opts=_old("aggregate_image_properties_isolation_namespace"),
+        help="Begin of the keys that are compared",
+    ),
+    cfg.StrOpt(
+        "aggregate_image_properties_isolation_separator",
+        deprecated_opts=_old("aggregate_image_properties_isolation_separator"),
+        default=".",
+        help="Between it and the rest of the key",
     ),
     cfg.StrOpt("image_properties_default_architecture", help="Of images that tell none"),
     _multiplier("cpu_weight_multiplier", "free vCPUs"),

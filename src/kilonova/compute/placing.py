@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,11 +11,17 @@ import sqlalchemy as sa
 from kilonova.compute.needs import read_needs
 from kilonova.db import server_groups
 from kilonova.db.engine import Tx
+from kilonova.db.scheduling import read_node
 from kilonova.db.servers import Server
 from kilonova.db.tables import instances
 from kilonova.errors import Invalid
+from kilonova.runtime import Image
+from kilonova.scheduler.filters.basic import Traits
+from kilonova.scheduler.filters.hardware import ImagePropertiesFilter
 from kilonova.scheduler.filters.json_query import parse
-from kilonova.scheduler.filters.wishes import near_network
+from kilonova.scheduler.filters.wishes import IsolatedHostsFilter, near_network
+from kilonova.scheduler.picture import Picture
+from kilonova.scheduler.registry import make_rules
 from kilonova.scheduler.request import Group, PlacementRequest
 from kilonova.settings import ComputeSettings
 
@@ -149,6 +155,25 @@ async def request_for(
         cidr=text(hints.get("cidr", "/24")),
         query=text(hints["query"]) if hints.get("query") else None,
     )
+
+
+OF_IMAGE = (Traits.name, ImagePropertiesFilter.name, IsolatedHostsFilter.name)
+
+
+async def check_image(tx: Tx, settings: ComputeSettings, server: Server, image_id: str, image: Image) -> None:
+    """Whether the server's host can run it from another image. Raises Invalid, saying why not."""
+    properties = image.spec.properties
+    check_wishes(settings, {}, {}, properties)
+    node = await read_node(tx, server.host or "", server.node or "")
+    if node is None:
+        return
+    subject = replace(subject_of(server), image_id=image_id, image_properties=properties, server_group=None, hints={})
+    request = await request_for(tx, subject)
+    picture = Picture([node])
+    for one in make_rules(settings.scheduler).filters:
+        mask = one.mask(picture, request) if one.name in OF_IMAGE else None
+        if mask is not None and not mask[0]:
+            raise Invalid(f"The server cannot be rebuilt from this image: its host {one.why(picture, 0, request)}.")
 
 
 async def _hosts_of(tx: Tx, uuids: Sequence[str]) -> list[str]:

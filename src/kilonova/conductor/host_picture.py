@@ -15,19 +15,11 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Database, Tx
 from kilonova.db.hosts import COMPUTE
-from kilonova.db.tables import (
-    aggregate_hosts,
-    aggregate_metadata,
-    aggregates,
-    compute_nodes,
-    instances,
-    node_resources,
-    operations,
-    services,
-)
+from kilonova.db.scheduling import SELECT, nodes_of, read_aggregates
+from kilonova.db.tables import aggregates, compute_nodes, instances, operations, services
 from kilonova.db.tables.operations import OPEN
 from kilonova.db.types import database_seconds
-from kilonova.scheduler.picture import DISABLED, DOWN, Aggregate, Node, Picture
+from kilonova.scheduler.picture import DISABLED, DOWN, Picture
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
 
@@ -51,24 +43,13 @@ BUSY_KINDS = (
 
 _UNUSABLE, _NODES, _AGGREGATE, _BUSY = range(4)
 
-_n = compute_nodes.c
-_COLUMNS = (
-    _n.id, _n.uuid, _n.service_id, _n.host, _n.hypervisor_hostname, _n.hypervisor_type, _n.hypervisor_version, _n.vcpus,
-    _n.memory_mb, _n.local_gb, _n.vcpus_max, _n.memory_mb_max, _n.local_gb_max, _n.vcpus_used, _n.memory_mb_used,
-    _n.local_gb_used, _n.running_vms, _n.failed_builds, _n.cpu_allocation_ratio, _n.ram_allocation_ratio,
-    _n.disk_allocation_ratio, _n.disk_available_least, _n.cpu_info, _n.traits, _n.supported_instances, _n.metrics,
-    _n.host_ip, _n.changed,
-)  # fmt: skip
-_SELECT = sa.select(
-    *_COLUMNS,
-    node_resources.c.resource_class,
-    node_resources.c.max.label("resource_max"),
-    node_resources.c.used.label("resource_used"),
-).outerjoin_from(compute_nodes, node_resources, node_resources.c.node_id == _n.id)
-_CHANGED = _SELECT.where(
-    sa.or_(_n.changed >= sa.bindparam("since"), _n.id.in_(sa.bindparam("also", expanding=True, type_=sa.BigInteger())))
+_CHANGED = SELECT.where(
+    sa.or_(
+        compute_nodes.c.changed >= sa.bindparam("since"),
+        compute_nodes.c.id.in_(sa.bindparam("also", expanding=True, type_=sa.BigInteger())),
+    )
 )
-_PIECE = _SELECT.where(_n.id > sa.bindparam("after"), _n.id <= sa.bindparam("upto"))
+_PIECE = SELECT.where(compute_nodes.c.id > sa.bindparam("after"), compute_nodes.c.id <= sa.bindparam("upto"))
 
 
 def _marks(service_down_time: float) -> sa.CompoundSelect[Any]:
@@ -89,52 +70,6 @@ def _marks(service_down_time: float) -> sa.CompoundSelect[Any]:
         .where(o.state.in_(OPEN), o.kind.in_(BUSY_KINDS), i.host.is_not(None))
         .group_by(i.host),
     )  # fmt: skip
-
-
-def _node(row: Any) -> Node:
-    return Node(
-        id=row.id,
-        uuid=row.uuid,
-        service_id=row.service_id,
-        host=row.host,
-        node=row.hypervisor_hostname,
-        hypervisor_type=row.hypervisor_type,
-        hypervisor_version=row.hypervisor_version,
-        vcpus=row.vcpus,
-        memory_mb=row.memory_mb,
-        local_gb=row.local_gb,
-        vcpus_max=row.vcpus_max,
-        memory_mb_max=row.memory_mb_max,
-        disk_gb_max=row.local_gb_max,
-        vcpus_used=row.vcpus_used,
-        memory_mb_used=row.memory_mb_used,
-        disk_gb_used=row.local_gb_used,
-        running_vms=row.running_vms,
-        failed_builds=row.failed_builds,
-        vcpus_ratio=row.cpu_allocation_ratio,
-        memory_ratio=row.ram_allocation_ratio,
-        disk_ratio=row.disk_allocation_ratio,
-        disk_available_least=row.disk_available_least,
-        cpu_info=row.cpu_info,
-        traits=frozenset(row.traits),
-        supported=tuple((kind[0], kind[1], kind[2]) for kind in row.supported_instances or ()),
-        metrics=row.metrics or {},
-        host_ip=row.host_ip or "",
-        resources={} if row.resource_class is None else {row.resource_class: (row.resource_max, row.resource_used)},
-    )
-
-
-def _nodes(rows: list[Any]) -> list[Node]:
-    """One per node; a node with several resources comes in several rows."""
-    found: dict[int, Node] = {}
-    for row in rows:
-        known = found.get(row.id)
-        if known is None:
-            found[row.id] = _node(row)
-        else:
-            assert isinstance(known.resources, dict)
-            known.resources[row.resource_class] = (row.resource_max, row.resource_used)
-    return list(found.values())
 
 
 class HostPicture:
@@ -189,7 +124,7 @@ class HostPicture:
         self._read_at = now
 
     def _see(self, rows: list[Any]) -> None:
-        self.picture.put(_nodes(rows))
+        self.picture.put(nodes_of(rows))
         self._since = max([self._since, *(row.changed for row in rows)])
 
     async def _apply(self, marks: list[Any]) -> None:
@@ -220,16 +155,3 @@ class HostPicture:
         # Nodes that came meanwhile are beyond the last piece.
         self.picture.keep({*seen, *(node.id for node in self.picture.nodes if node.id > last)})
         await self._apply(marks)
-
-
-async def read_aggregates(tx: Tx) -> list[Aggregate]:
-    hosts: dict[int, set[str]] = {}
-    for row in await tx.execute(sa.select(aggregate_hosts)):
-        hosts.setdefault(row.aggregate_id, set()).add(row.host)
-    values: dict[int, dict[str, str]] = {}
-    for row in await tx.execute(sa.select(aggregate_metadata)):
-        values.setdefault(row.aggregate_id, {})[row.key] = row.value
-    return [
-        Aggregate(id=row.id, name=row.name, hosts=frozenset(hosts.get(row.id, ())), metadata=values.get(row.id, {}))
-        for row in await tx.execute(sa.select(aggregates.c.id, aggregates.c.name))
-    ]

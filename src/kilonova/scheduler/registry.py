@@ -104,6 +104,8 @@ def make_rules(options: SchedulerOptions) -> Rules:
             )
         if available[short] not in chosen:
             chosen.append(available[short])
+    if options.metrics_weight_setting and options.metrics_required and load.MetricsFilter not in chosen:
+        chosen.append(load.MetricsFilter)
     weighers = _weighers(options.weight_classes)
     return Rules(tuple(one(options) for one in chosen), tuple(one(options) for one in weighers), options)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kilonova.agent.wanted import read_wanted
-from kilonova.compute import states
+from kilonova.compute import placing, states
 from kilonova.compute.servers.boot import check_image_fits, image_snapshot, new_password
 from kilonova.compute.servers.submit import submit
 from kilonova.context import RequestContext
@@ -36,6 +36,8 @@ async def rebuild(rt: Runtime, ctx: RequestContext, server: Server, request: Reb
         raise Invalid(f"Image {request.image_ref} is unacceptable: Image is not active.")
     check_image_fits(image, server.memory_mb, server.root_gb)
     read_wanted(server.vcpus, server.flavor.get("extra_specs") or {}, image.spec.properties)
+    if request.image_ref != server.image_ref:
+        await rt.db.read(lambda tx: placing.check_image(tx, rt.settings, server, request.image_ref, image))
     password = request.admin_password or new_password(rt)
     values = request.changes | {
         "image_ref": request.image_ref,
