@@ -23,6 +23,7 @@ from compat.stories import (
     server_show,
     server_tags,
     server_update,
+    usage,
     versions,
 )
 
@@ -84,6 +85,11 @@ STORIES: dict[str, Story] = {
     "quota-sets-updated": quotas.updated,
     "quotas-of-users": quotas.users,
     "quota-classes": quotas.classes,
+    "tenant-usage": usage.tenant,
+    "usage-audit": usage.audit,
+    "hosts": usage.hosts,
+    "migrations": usage.migrations,
+    "diagnostics": usage.diagnostics,
     "hypervisors": hosts.hypervisors,
     "services": hosts.services,
     "services-update": hosts.services_update,

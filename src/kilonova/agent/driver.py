@@ -250,7 +250,9 @@ class Driver(Protocol):
     # -- asking
     async def console_output(self, uuid: str, lines: int | None) -> str: ...
 
-    async def diagnostics(self, uuid: str) -> dict[str, object]: ...
+    async def diagnostics(self, uuid: str) -> dict[str, object]:
+        """The standard document of the Compute API (2.48); under `legacy` what earlier versions show."""
+        ...
 
     async def console(self, uuid: str, kind: ConsoleKind, *, ticket: bool) -> ConsoleAddress:
         """Where it is now. `ticket`: make one, where one is needed, good for one connection.

@@ -12,11 +12,13 @@ from kilonova.api.flavors import access, extra_specs, manage
 from kilonova.api.flavors import list as flavor_list
 from kilonova.api.flavors import schemas as flavor_schemas
 from kilonova.api.flavors import show as flavor_show
+from kilonova.api.hosts.handlers import ROUTES as HOSTS
 from kilonova.api.hypervisors import handlers as hypervisors
 from kilonova.api.hypervisors import schemas as hypervisor_schemas
 from kilonova.api.keypairs import handlers as keypairs
 from kilonova.api.keypairs import schemas as keypair_schemas
 from kilonova.api.limits import handlers as limits
+from kilonova.api.migrations.routes import ROUTES as MIGRATIONS
 from kilonova.api.proxies.routes import ROUTES as NETWORK_PROXIES
 from kilonova.api.quotas.routes import ROUTES as QUOTAS
 from kilonova.api.routing import Action, Route, action, route
@@ -25,6 +27,7 @@ from kilonova.api.servers.routes import ROUTES as SERVERS
 from kilonova.api.services import handlers as services
 from kilonova.api.services import schemas as service_schemas
 from kilonova.api.unbuilt import UNBUILT
+from kilonova.api.usage.routes import ROUTES as USAGE
 from kilonova.api.zones import handlers as zones
 
 _FLAVOR = "/flavors/{id}"
@@ -231,6 +234,9 @@ ROUTES: tuple[Route | Action, ...] = (
     *AGGREGATES,
     *SERVER_GROUPS,
     *QUOTAS,
+    *HOSTS,
+    *USAGE,
+    *MIGRATIONS,
     *SERVERS,
     *VOLUMES_BOOT,
     *NETWORK_PROXIES,

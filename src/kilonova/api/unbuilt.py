@@ -29,32 +29,18 @@ _LATER = """
     DELETE,GET /os-baremetal-nodes/{id} [-2.35]
     POST /os-baremetal-nodes/{id}/action add_interface [-2.35]
     POST /os-baremetal-nodes/{id}/action remove_interface [-2.35]
-    GET /os-hosts [-2.42]
-    GET,PUT /os-hosts/{id} [-2.42]
-    GET /os-hosts/{id}/reboot [-2.42]
-    GET /os-hosts/{id}/shutdown [-2.42]
-    GET /os-hosts/{id}/startup [-2.42]
-    GET /os-instance_usage_audit_log
-    GET /os-instance_usage_audit_log/{id}
-    GET /os-migrations
-    GET /os-simple-tenant-usage
-    GET /os-simple-tenant-usage/{id}
     GET,POST /os-snapshots [-2.35]
     GET /os-snapshots/detail [-2.35]
     DELETE,GET /os-snapshots/{id} [-2.35]
     GET,POST /os-volumes [-2.35]
     GET /os-volumes/detail [-2.35]
     DELETE,GET /os-volumes/{id} [-2.35]
-    GET /servers/{server_id}/diagnostics
-    GET /servers/{server_id}/migrations [2.23-]
-    GET /servers/{server_id}/migrations/{id} [2.23-]
     DELETE /servers/{server_id}/migrations/{id} [2.24-]
     POST /servers/{server_id}/migrations/{id}/action force_complete [2.22-]
     GET,POST /servers/{server_id}/os-volume_attachments
     DELETE,GET,PUT /servers/{server_id}/os-volume_attachments/{id}
     GET,POST /servers/{server_id}/shares [2.97-]
     DELETE,GET /servers/{server_id}/shares/{id} [2.97-]
-    GET /servers/{server_id}/topology [2.78-]
 """
 
 _GONE = """

@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -275,3 +275,26 @@ async def statistics(tx: Tx) -> Statistics:
     ).select_from(inner)
     row = (await tx.execute(query)).one()
     return Statistics(**{name: int(value) for name, value in row._asdict().items()})
+
+
+class HostTotals(NamedTuple):
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+
+
+async def first_of_host(tx: Tx, host: str, *, service_down_time: float) -> Hypervisor | None:
+    """The host's first node."""
+    query = _hypervisors(service_down_time).where(compute_nodes.c.host == host).order_by(compute_nodes.c.id).limit(1)
+    row = (await tx.execute(query)).first()
+    return _hypervisor(row) if row else None
+
+
+async def used_by_project(tx: Tx, host: str) -> dict[str, HostTotals]:
+    """What the servers on the host have by their flavors, by project."""
+    c = instances.c
+    query = sa.select(
+        c.project_id, sa.func.sum(c.vcpus), sa.func.sum(c.memory_mb), sa.func.sum(c.root_gb + c.ephemeral_gb)
+    ).where(c.host == host, c.deleted == 0)
+    rows = await tx.execute(query.group_by(c.project_id).order_by(c.project_id))
+    return {row[0]: HostTotals(int(row[1]), int(row[2]), int(row[3])) for row in rows}

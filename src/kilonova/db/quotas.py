@@ -24,6 +24,7 @@ class Usage:
 _NAMES = ("instances", "cores", "ram")
 _USED = (quota_usages.c.instances, quota_usages.c.cores, quota_usages.c.ram)
 _USAGE = sa.select(*_USED).where(quota_usages.c.project_id == sa.bindparam("project_id"))
+_LOCK = _USAGE.with_for_update()
 _GROUPS = (
     sa.select(sa.func.count())
     .where(instance_groups.c.project_id == sa.bindparam("project_id"))
@@ -65,9 +66,9 @@ async def sums(tx: Tx, project_id: str, user_id: str | None = None) -> Usage:
 
 async def lock(tx: Tx, project_id: str) -> None:
     """Hold the project's row until the end of the transaction, so that what is counted cannot grow meanwhile."""
-    await insert_if_missing(tx, quota_usages, {"project_id": project_id})
-    query = sa.select(quota_usages.c.project_id).where(quota_usages.c.project_id == project_id).with_for_update()
-    await tx.execute(query)
+    if (await tx.execute(_LOCK, {"project_id": project_id})).first() is None:
+        await insert_if_missing(tx, quota_usages, {"project_id": project_id})
+        await tx.execute(_LOCK, {"project_id": project_id})
 
 
 async def set_usage(tx: Tx, project_id: str, used: Usage) -> None:

@@ -24,6 +24,7 @@ from kilonova.agent.driver import (
     Secrets,
     ServerSpec,
 )
+from kilonova.agent.sim.counters import counted
 from kilonova.agent.sim.download import Download
 from kilonova.agent.sim.screen import line, screen
 from kilonova.agent.sim.script import NOTHING, Script, Wishes, wishes
@@ -308,13 +309,7 @@ class SimDriver:
         guest = self._defined(uuid)
         spec = guest.spec
         assert spec is not None
-        return {
-            "state": PowerState(guest.power_state).name.lower(),
-            "driver": "sim",
-            "hypervisor": "sim",
-            "num_cpus": spec.vcpus,
-            "memory_details": {"maximum": spec.memory_mb, "used": spec.memory_mb},
-        }
+        return counted(spec, PowerState(guest.power_state))
 
     async def console(self, uuid: str, kind: ConsoleKind, *, ticket: bool) -> ConsoleAddress:
         guest = self._defined(uuid)

@@ -9,6 +9,7 @@ from kilonova.api.routing import Action, Handler, Route, action, route
 from kilonova.api.servers import (
     consoles,
     create,
+    diagnostics,
     instance_actions,
     interfaces,
     ips,
@@ -149,6 +150,8 @@ ROUTES: tuple[Route | Action, ...] = (
         "PUT", _TAGS + "/{tag}", tags.update, "server-tags:update", since="2.26", body=schemas.SERVER_TAG, status=201
     ),
     route("DELETE", _TAGS + "/{tag}", tags.delete, "server-tags:delete", since="2.26", status=204),
+    route("GET", "/servers/{server_id}/diagnostics", diagnostics.show, "server-diagnostics:show"),
+    route("GET", "/servers/{server_id}/topology", diagnostics.show_topology, "server-topology:show", since="2.78"),
     route("GET", _IPS, ips.index, "server-ips:index"),
     route("GET", _IPS + "/{network}", ips.show, "server-ips:show"),
     route("GET", _INTERFACES, interfaces.index, "interfaces:index"),

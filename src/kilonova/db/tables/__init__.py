@@ -9,6 +9,7 @@ from kilonova.db.tables.flavors import instance_type_projects, instance_types
 from kilonova.db.tables.hosts import compute_nodes, node_resources, services, tombstones
 from kilonova.db.tables.instances import instances, tags
 from kilonova.db.tables.key_pairs import key_pairs
+from kilonova.db.tables.migrations import migrations
 from kilonova.db.tables.operations import operation_steps, operations
 from kilonova.db.tables.quotas import quota_classes, quota_usages, quotas
 from kilonova.db.tables.server_groups import instance_group_hosts, instance_groups
@@ -26,6 +27,7 @@ __all__ = [
     "instances",
     "key_pairs",
     "metadata",
+    "migrations",
     "node_resources",
     "operation_steps",
     "operations",

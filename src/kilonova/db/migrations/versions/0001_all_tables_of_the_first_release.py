@@ -382,6 +382,42 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "migrations",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("uuid", sa.String(length=36), nullable=False),
+        sa.Column("instance_uuid", sa.String(length=36), nullable=False),
+        sa.Column("project_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column(
+            "migration_type",
+            sa.String(length=16),
+            nullable=False,
+            comment="migration, resize, live-migration or evacuation",
+        ),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("source_compute", sa.String(length=255), nullable=True),
+        sa.Column("source_node", sa.String(length=255), nullable=True),
+        sa.Column("dest_compute", sa.String(length=255), nullable=True),
+        sa.Column("dest_node", sa.String(length=255), nullable=True),
+        sa.Column("dest_host", sa.String(length=255), nullable=True, comment="The destination's address"),
+        sa.Column("old_instance_type_id", sa.BigInteger(), nullable=True),
+        sa.Column("new_instance_type_id", sa.BigInteger(), nullable=True),
+        sa.Column("hidden", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("memory_total", sa.BigInteger(), nullable=True, comment="Bytes; of live migrations"),
+        sa.Column("memory_processed", sa.BigInteger(), nullable=True),
+        sa.Column("memory_remaining", sa.BigInteger(), nullable=True),
+        sa.Column("disk_total", sa.BigInteger(), nullable=True, comment="Bytes; of live migrations"),
+        sa.Column("disk_processed", sa.BigInteger(), nullable=True),
+        sa.Column("disk_remaining", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", DateTime, nullable=False),
+        sa.Column("updated_at", DateTime, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_migrations")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_migrations_uuid")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_migrations_created", "migrations", ["created_at", "id"], unique=False)
+    op.create_index("ix_migrations_instance", "migrations", ["instance_uuid", "id"], unique=False)
+    op.create_table(
         "quota_classes",
         sa.Column("class_name", sa.String(length=255), nullable=False),
         sa.Column("resource", sa.String(length=255), nullable=False),
