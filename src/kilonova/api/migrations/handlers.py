@@ -110,8 +110,8 @@ def _filter(request: Request) -> Filter:
     host = query.last("host")
     if host is not None:
         exact.pop("source_compute", None)
-    since = _time(request, "changes-since", versions.MIGRATIONS_PAGING)
-    before = _time(request, "changes-before", versions.CHANGES_BEFORE)
+    since = _time(request, "changes-since")
+    before = _time(request, "changes-before")
     if since is not None and before is not None and before < since:
         raise Invalid("The value of changes-since must be less than or equal to changes-before.")
     hidden = query.last("hidden")
@@ -124,9 +124,9 @@ def _filter(request: Request) -> Filter:
     )
 
 
-def _time(request: Request, name: str, since: versions.Version) -> dt.datetime | None:
+def _time(request: Request, name: str) -> dt.datetime | None:
     text = request.query.last(name)
-    return parse_time(text) if text is not None and request.version >= since else None
+    return parse_time(text) if text is not None else None
 
 
 async def of_server(request: Request) -> dict[str, Any]:
