@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 CODE := src tests bench compat
 
-.PHONY: help setup setup-tests demo test test-fast cluster check format bench compat lock clean
+.PHONY: help setup setup-tests demo test test-fast cluster check format bench compat tempest lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: setup ## Measure against a bare floor, in one run (docs/performance.md)
 
 compat: setup ## Compare every operation with the reference implementation (docs/compatibility.md)
 	@$(BIN)/python -m compat $(ARGS)
+
+tempest: setup ## Run the reference's own tests of the Networking API (ARGS: other tests by expression; --write)
+	@$(BIN)/python -m compat.tempest $(ARGS)
 
 lock: ## Write constraints/*.txt anew from the newest releases
 	@scripts/lock.sh

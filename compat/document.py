@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from compat.compare import Deviation, Difference
 from compat.microversions import ranges
 from compat.play import Answer, Key
+
+RESULTS = Path(__file__).with_name("tempest.json")
+WORDS = {"ok": "passed", "FAILED": "failed", "SKIPPED": "classes left out"}
 
 HEAD = """# Compatibility with the reference
 
@@ -50,7 +55,24 @@ def render(answers: Mapping[Key, Answer], rest: list[Difference], covered: Mappi
         )
     if not numbered:
         lines.append("Nothing.")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_tempest()]) + "\n"
+
+
+def _tempest() -> Iterator[str]:
+    """What `make tempest ARGS=--write` has kept."""
+    if not RESULTS.exists():
+        return
+    yield from ("", "## The reference's own tests", "")
+    for kept in json.loads(RESULTS.read_text()).values():
+        counts = ", ".join(f"{number} {WORDS[end]}" for end, number in kept["tests"].items())
+        yield f"`make tempest` ran `{kept['asked']}` of tempest {kept['version']}, unmodified, against `kilonova up`"
+        yield f"(hypervisor {kept['hypervisor']}) for the extensions that Neutron claims: {counts}."
+        yield ""
+        for test, reason in kept["failed"].items():
+            yield f"- failed: `{test}`: {reason}"
+        for reason, number in kept["skipped"].items():
+            yield f"- left out by tempest ({number}): {reason}"
+        yield ""
 
 
 def _example(difference: Difference) -> str:

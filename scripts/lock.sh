@@ -20,3 +20,4 @@ lock kilonova '.[libvirt,client,test,check,otel,bench]'
 lock keystone 'keystone==30.0.0' waitress
 lock glance 'glance==33.0.0' waitress
 lock neutron 'neutron==29.0.0' waitress
+lock tempest 'tempest==47.0.0'

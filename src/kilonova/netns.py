@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,6 +59,23 @@ def remove(name: str) -> None:
     """The name is gone; the namespace goes with the last process in it. Raises HostFailure."""
     if path_of(name).exists():
         _ip("netns", "delete", name)
+
+
+def settle(name: str, settings: Iterable[str]) -> None:
+    """The namespace has these kernel settings (`net.ipv4.ip_forward=1`). Blocks for well under a millisecond.
+
+    Raises OSError when there is no such namespace or setting.
+    """
+
+    def compare() -> None:
+        for setting in settings:
+            key, _, value = setting.partition("=")
+            # In /proc/sys the reader's own namespace is shown.
+            path = Path("/proc/sys", *key.split("."))
+            if path.read_text().strip() != value:
+                path.write_text(value)
+
+    in_namespace(path_of(name), compare)
 
 
 def in_namespace(netns: Path | None, work: Callable[[], T]) -> T:

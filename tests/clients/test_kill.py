@@ -1,7 +1,8 @@
-"""kill -9 of `kilonova up`, again and again while servers come and go: nothing is lost, nothing happens twice."""
+"""kill -9 of `kilonova up`, again and again while servers with ports come and go: nothing is lost, or done twice."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -22,7 +23,7 @@ from tests.support.allinone import Cloud
 
 SERVERS = int(os.environ.get("KILL_SERVERS", "50"))
 KILLS = int(os.environ.get("KILL_TIMES", "4"))
-"""20 in `make cluster`; each costs a start of Keystone and Glance."""
+"""20 in `make cluster`; each costs a start of Keystone, Glance and Neutron."""
 
 QUIET = 300.0
 """Seconds within which everything must have come to rest after the last start."""
@@ -31,8 +32,8 @@ QUIET = 300.0
 class Client:
     """Creates and deletes while the service comes and goes; remembers what was acknowledged."""
 
-    def __init__(self, cloud: Cloud, flavor: str, image: str, *, count: int, delete: int) -> None:
-        self.cloud, self.flavor, self.image = cloud, flavor, image
+    def __init__(self, cloud: Cloud, flavor: str, image: str, network: str, *, count: int, delete: int) -> None:
+        self.cloud, self.flavor, self.image, self.network = cloud, flavor, image, network
         self.count, self.delete = count, delete
         self.created: list[str] = []
         self.deleted: set[str] = set()
@@ -52,8 +53,8 @@ class Client:
             self.failure = error
 
     def _create(self) -> None:
-        body = {"name": "k", "imageRef": self.image, "flavorRef": self.flavor, "networks": "none", "config_drive": True}
-        answer = self._send("POST", "/servers", {"server": body})
+        body = {"name": "k", "imageRef": self.image, "flavorRef": self.flavor, "config_drive": True}
+        answer = self._send("POST", "/servers", {"server": {**body, "networks": [{"uuid": self.network}]}})
         if answer is not None:
             assert answer.status_code == 202, answer.text
             self.created.append(answer.json()["server"]["id"])
@@ -115,6 +116,28 @@ def audit(cloud: Cloud, client: Client) -> list[sqlite3.Row]:
     return alive
 
 
+def audit_ports(cloud: Cloud, alive: list[sqlite3.Row], network: str) -> None:
+    """Each server has its one port, wired on its host, and there is no other: what a kill left behind is given back."""
+    end = time.monotonic() + QUIET
+    wanted = sorted((row["uuid"], row["host"], "ACTIVE") for row in alive)
+    while True:
+        listed = json.loads(cloud.openstack("port", "list", "--network", network, "--long", "-f", "json"))
+        ports = [
+            json.loads(cloud.openstack("port", "show", port["ID"], "-f", "json"))
+            for port in listed
+            if not port["Device Owner"].startswith("network:")
+        ]
+        found = sorted((port["device_id"], port["binding_host_id"], port["status"]) for port in ports)
+        if found == wanted:
+            break
+        assert time.monotonic() < end, (found, wanted)
+        time.sleep(5)
+    by_server = {port["device_id"]: port["fixed_ips"][0]["ip_address"] for port in ports}
+    for row in alive:
+        told = [each["addr"] for addresses in json.loads(row["addresses"]).values() for each in addresses]
+        assert told == [by_server[row["uuid"]]], row["uuid"]
+
+
 def torment(cloud: Cloud, client: Client, chance: random.Random, kills: int, waits: tuple[float, float]) -> None:
     worker = threading.Thread(target=client.run, args=(chance,))
     worker.start()
@@ -148,24 +171,28 @@ def simulated(tmp_path: Path) -> Iterator[Cloud]:
         cloud.down()
 
 
-def prepare(cloud: Cloud, image: Path, disk_format: str) -> tuple[str, str]:
+def prepare(cloud: Cloud, image: Path, disk_format: str) -> tuple[str, str, str]:
+    """Flavor, image and network for servers."""
     cloud.openstack("flavor", "create", "--vcpus", "1", "--ram", "128", "--disk", "1", "--id", "nano", "m1.nano")
     image_id = cloud.openstack(
         "image", "create", "--disk-format", disk_format, "--container-format", "bare", "--public",
         "--file", str(image), "tiny", "-f", "value", "-c", "id",
     )  # fmt: skip
-    return "nano", image_id
+    network = cloud.openstack("network", "create", "kill", "-f", "value", "-c", "id")
+    cloud.openstack("subnet", "create", "--network", network, "--subnet-range", "10.20.0.0/24", "kill")
+    return "nano", image_id, network
 
 
 @pytest.mark.timeout(1800)
 def test_simulated_servers_survive_every_kill(simulated: Cloud, tmp_path: Path, chance: random.Random) -> None:
     raw = tmp_path / "image.raw"
     raw.write_bytes(os.urandom(1 << 20))
-    flavor, image = prepare(simulated, raw, "raw")
-    client = Client(simulated, flavor, image, count=SERVERS, delete=SERVERS // 2)
+    flavor, image, network = prepare(simulated, raw, "raw")
+    client = Client(simulated, flavor, image, network, count=SERVERS, delete=SERVERS // 2)
     client.pause = 0.2
     torment(simulated, client, chance, KILLS, (0.2, 4.0))
     alive = audit(simulated, client)
+    audit_ports(simulated, alive, network)
     guests = [
         msgspec.msgpack.decode(row["data"], type=SimGuest)
         for row in rows(simulated.directory / "kilonova/sim.sqlite", "SELECT data FROM guest")
@@ -181,11 +208,12 @@ def test_real_guests_survive_every_kill(tmp_path: Path, chance: random.Random) -
     cloud = Cloud(tmp_path / "cloud", "--hypervisor", "libvirt")
     cloud.up()
     try:
-        flavor, image = prepare(cloud, build_image(Path(".cache/guest")), "qcow2")
-        client = Client(cloud, flavor, image, count=6, delete=2)
+        flavor, image, network = prepare(cloud, build_image(Path(".cache/guest")), "qcow2")
+        client = Client(cloud, flavor, image, network, count=6, delete=2)
         client.pause = 10.0
         torment(cloud, client, chance, min(KILLS, 5), (1.0, 15.0))
         alive = audit(cloud, client)
+        audit_ports(cloud, alive, network)
         instances = cloud.directory / "kilonova/instances"
         assert sorted(path.name for path in instances.iterdir() if re.fullmatch("[0-9a-f-]{36}", path.name)) == sorted(
             row["uuid"] for row in alive

@@ -16,7 +16,7 @@ import pytest
 
 from kilonova.allinone import external, libvirtd, processes
 from kilonova.network.plane import names
-from tests.support.guests import Lab, eventually
+from tests.support.guests import PATIENCE, Lab, eventually
 
 pytestmark = [
     pytest.mark.timeout(1200),
@@ -184,6 +184,46 @@ def test_ipv6_between_guests(lab: Guests) -> None:
     eventually(lambda: address in lab.inside(lab.lan, FIRST, "ip -6 -o addr show dev eth0"))
     eventually(lambda: "2 packets received" in lab.from_a2(f"ping -6 -c 2 -W 2 {address}"))
     lab.admin.network.delete_security_group_rule(rule)
+
+
+@pytest.fixture
+def six(lab: Guests) -> Iterator[tuple[Any, Any]]:
+    """A guest whose first NIC gets its IPv6 address by DHCP, and whose second one only the name servers."""
+    networks = [
+        lab.network(
+            lab.admin, mode, f"10.6.{number}.0/24", router=True, v6=f"fd00:6:{number}::/64", mode=f"dhcpv6-{mode}",
+            dns=(f"2001:db8::{number}",),
+        )
+        for number, mode in enumerate(("stateful", "stateless"), start=1)
+    ]  # fmt: skip
+    server = lab.admin.compute.create_server(
+        name="six", image_id=lab.image.id, flavor_id=lab.flavor.id, key_name="lab", config_drive=True,
+        networks=[{"uuid": network.id} for network in networks], security_groups=[{"name": "a"}],
+    )  # fmt: skip
+    (server,) = lab.wait(lab.admin, server)
+    yield networks[0], server
+    lab.admin.compute.delete_server(server)
+    lab.admin.compute.wait_for_delete(server, wait=PATIENCE)
+
+
+def test_dhcpv6_stateful_and_stateless(lab: Guests, six: tuple[Any, Any]) -> None:
+    network, server = six
+    shown = {}
+    for name, addresses in lab.admin.compute.get_server(server).addresses.items():
+        shown |= {(name, each["version"]): each["addr"] for each in addresses}
+    here = shown["stateful", 4]
+    for nic, name in (("eth0", "stateful"), ("eth1", "stateless")):
+        wanted = f"inet6 {shown[name, 6]}/"
+        eventually(lambda wanted=wanted, nic=nic: wanted in lab.inside(network, here, f"ip -6 -o addr show dev {nic}"))  # type: ignore[misc]
+    # The config drive names the servers too, so they are forgotten, and DHCP is asked once more.
+    again = (
+        "for nic in eth0 eth1; do kill $(cat /run/dhcp6c-$nic.pid); done; sleep 2; : >/etc/resolv.conf;"
+        " for nic in eth0 eth1; do dhcp6c -c /run/dhcp6c-$nic.conf -p /run/dhcp6c-$nic.pid $nic; done"
+    )
+    lab.inside(network, here, again)
+    told = ["nameserver", "2001:db8::1", "nameserver", "2001:db8::2"]
+    eventually(lambda: sorted(lab.inside(network, here, "cat /etc/resolv.conf").split()) == sorted(told))
+    eventually(lambda: f"inet6 {shown['stateful', 6]}/" in lab.inside(network, here, "ip -6 -o addr show dev eth0"))
 
 
 def test_what_is_broken_is_repaired_and_no_guest_restarts(lab: Guests) -> None:

@@ -50,13 +50,16 @@ class Lab:
         return openstack.connection.Connection(config=config.get_one(name))
 
     # -- networks
-    def network(self, who: Any, name: str, cidr: str, *, router: bool = False, v6: str | None = None) -> Any:
-        """A network with one subnet, and one of IPv6 (SLAAC); with `router`, linked to the external network."""
+    def network(
+        self, who: Any, name: str, cidr: str, *, router: bool = False, v6: str | None = None, mode: str = "slaac",
+        dns: tuple[str, ...] = (),
+    ) -> Any:  # fmt: skip
+        """A network with one subnet, and one of IPv6 (`mode`, `dns`); with `router`, linked to the external network."""
         network = who.network.create_network(name=name)
         subnets = [who.network.create_subnet(network_id=network.id, ip_version=4, cidr=cidr, name=name)]
         if v6 is not None:
-            modes = {"ipv6_address_mode": "slaac", "ipv6_ra_mode": "slaac"}
-            subnets.append(who.network.create_subnet(network_id=network.id, ip_version=6, cidr=v6, **modes))
+            more = {"ipv6_address_mode": mode, "ipv6_ra_mode": mode, "dns_nameservers": list(dns)}
+            subnets.append(who.network.create_subnet(network_id=network.id, ip_version=6, cidr=v6, **more))
         if router:
             external = {"network_id": who.network.find_network("public").id}
             made = who.network.create_router(name=name, external_gateway_info=external)

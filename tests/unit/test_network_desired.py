@@ -7,6 +7,7 @@ import ipaddress
 import random
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +108,39 @@ def test_dhcp_and_metadata_are_for_the_hosts_own_guests() -> None:
     # The server is on every host under one address, which no tunnel carries.
     assert found["h2"].dhcp[0].mac == dhcp.mac
     assert found["h2"].networks[0].local_macs == (dhcp.mac,)
+
+
+@pytest.mark.parametrize(
+    ("address_mode", "ra_mode", "mode"),
+    [
+        ("slaac", "slaac", "slaac"),
+        ("dhcpv6-stateless", "dhcpv6-stateless", "dhcpv6-stateless"),
+        (None, "slaac", "slaac"),
+        (None, None, "dhcpv6-stateful"),
+    ],
+)
+def test_how_a_subnet_gives_ipv6_addresses(address_mode: str | None, ra_mode: str | None, mode: str) -> None:
+    world = Documents()
+    lan = world.network("lan")
+    six = world.subnet("six", lan, "fd00::/64", ipv6_ra_mode=ra_mode, ipv6_address_mode=address_mode)
+    world.port("a", lan, "h1", (six, "fd00::5"))
+    world.dhcp_port(lan, "h1", (six, "fd00::2"))
+    (plan,) = plans(world.kinds, HOSTS)["h1"].dhcp
+    assert [subnet.mode for subnet in plan.subnets] == [mode]
+
+
+def test_one_group_without_state_makes_the_port_so() -> None:
+    world = Documents()
+    lan = world.network("lan")
+    subnet = world.subnet("lan", lan, "10.0.0.0/24")
+    group = world.group("g")
+    for name, groups in (("a", [group["id"]]), ("b", [])):
+        world.port(name, lan, "h1", (subnet, "10.0.0.5"), security_groups=groups)
+    group["stateful"] = False
+    assert {port.id: port.stateful for port in plans(world.kinds, HOSTS)["h1"].ports} == {
+        uid("a"): False,
+        uid("b"): True,
+    }
 
 
 def test_a_router_translates_and_leads_floating_ips() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from kilonova.network.plan import (
     Advertised,
@@ -129,6 +132,15 @@ def test_dnsmasq_is_told_of_hosts_and_options() -> None:
     assert "tag:tsssssssssss,option:classless-static-route,169.254.169.254/32,10.0.0.2,0.0.0.0/0,10.0.0.1" in options
     assert "tag:tppppppppppp,option:bootfile-name,x" in options
     assert "tag:tppppppppppp,150,192.0.2.9" in options
+
+
+@pytest.mark.parametrize(("mode", "known"), [("dhcpv6-stateful", True), ("dhcpv6-stateless", True), ("slaac", False)])
+def test_a_guest_is_known_to_dhcpv6_wherever_it_asks(mode: str, known: bool, tmp_path: Path) -> None:
+    subnet = DhcpSubnet(id="s" * 36, cidr="fd00::/64", version=6, address="fd00::2", mode=mode)
+    host = DhcpHost(port_id="p" * 36, mac="fa:16:3e:00:00:01", name="web", addresses=((subnet.id, "fd00::5"),))
+    plan = DhcpPlan(network_id=NET, port_id=PORT, mac="fa:16:3e:00:00:02", mtu=1450, subnets=(subnet,), hosts=(host,))
+    assert ("[fd00::5]" in dhcp.hosts(plan)) == known
+    assert ("dhcp-range=set:tsssssssssss,fd00::,static,64," in dhcp.fixed(plan, tmp_path)) == known
 
 
 def test_a_subnet_without_gateway_and_servers_says_so() -> None:

@@ -50,6 +50,8 @@ PACKAGES = (
     "libtomcrypt1",
     "libtommath1",
     "zlib1g",
+    "wide-dhcpv6-client",
+    "libfl2",
     "syslinux",
     "syslinux-common",
     "mtools",
@@ -73,11 +75,12 @@ MODULES = (
     *("button", "evdev", "ext4", "jbd2", "mbcache", "crc16", "crc32c_generic", "libcrc32c"),
 )
 
-# What the packaged dropbear is linked with (ldd would need to run it).
+# What the packaged dropbear and dhcp6c are linked with (ldd would need to run them).
 LIBRARIES = (
     "ld-linux-x86-64.so.2",
     "libc.so.6",
     "libcrypt.so.1",
+    "libfl.so.2",
     "libgmp.so.10",
     "libtomcrypt.so.1",
     "libtommath.so.1",
@@ -88,7 +91,7 @@ _SIGNED = b"~Module signature appended~\n"
 LIBRARY_DIR = "lib/x86_64-linux-gnu"
 """Where Debian's dynamic linker looks (not in lib64, where it lives itself)."""
 
-SCRIPTS = ("init.sh", "flatten.awk", "udhcpc.sh")
+SCRIPTS = ("init.sh", "flatten.awk", "udhcpc.sh", "dhcp6c.sh")
 
 
 class BuildError(KilonovaError):
@@ -285,11 +288,13 @@ def _initramfs(work: Path, tree: Path, release: str) -> bytes:
         (root / directory).mkdir(parents=True, exist_ok=True)
     shutil.copy(_find(tree, "bin/busybox", "usr/bin/busybox"), root / "bin/busybox")
     (root / "bin/sh").symlink_to("busybox")
-    shutil.copy(_find(tree, "usr/sbin/dropbear"), root / "sbin/dropbear")
+    for program in ("dropbear", "dhcp6c"):
+        shutil.copy(_find(tree, f"usr/sbin/{program}"), root / "sbin" / program)
     for library in LIBRARIES:
         shutil.copy(_library(tree, library), root / LIBRARY_DIR / library)
     (root / "lib64/ld-linux-x86-64.so.2").symlink_to(f"/{LIBRARY_DIR}/ld-linux-x86-64.so.2")
-    for name, target in (("init.sh", "init"), ("flatten.awk", "etc/flatten.awk"), ("udhcpc.sh", "etc/udhcpc.sh")):
+    for name in SCRIPTS:
+        target = "init" if name == "init.sh" else f"etc/{name}"
         (root / target).write_bytes(_script(name))
         (root / target).chmod(0o755)
     _copy_modules(tree, root, release)

@@ -154,6 +154,7 @@ def _ports(documents: Documents, guests: Iterable[Document]) -> tuple[PortPlan, 
                 mark=_free(1 + int(port["id"].replace("-", "")[:8], 16) % 0xFFFFFFFE, 0xFFFFFFFE, marks),
                 up=bool(port["admin_state_up"] and network.get("admin_state_up", True)),
                 secured=bool(port.get("port_security_enabled", True)),
+                stateful=security.stateful(documents, port),
                 addresses=security.own_addresses(port),
                 groups=tuple(sorted(port.get("security_groups") or ())),
                 to_guest=to_guest,
@@ -206,8 +207,15 @@ def _dhcp_subnet(subnet: Document, address: str) -> DhcpSubnet:
         gateway=subnet.get("gateway_ip"),
         dns=tuple(subnet.get("dns_nameservers") or ()),
         routes=tuple((route["destination"], route["nexthop"]) for route in subnet.get("host_routes") or ()),
-        mode=subnet.get("ipv6_address_mode"),
+        mode=_mode(subnet),
     )
+
+
+def _mode(subnet: Document) -> str | None:
+    """One that says nothing of addresses gives them by DHCP, unless a router advertises something."""
+    if subnet["ip_version"] == 4:
+        return None
+    return subnet.get("ipv6_address_mode") or ("slaac" if subnet.get("ipv6_ra_mode") else "dhcpv6-stateful")
 
 
 def _dhcp_host(port: Document, subnets: set[str]) -> DhcpHost:

@@ -39,6 +39,8 @@ class PortPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     up: bool = True
     secured: bool = True
     """Whether spoofing is prevented and rules apply."""
+    stateful: bool = True
+    """Whether the answer to what its rules let pass may pass as well."""
     addresses: tuple[tuple[str, str], ...] = ()
     """(MAC, IP or CIDR) it may send from."""
     groups: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ class DhcpSubnet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     routes: tuple[tuple[str, str], ...] = ()
     """(destination, next hop)"""
     mode: str | None = None
-    """For IPv6, as Neutron's ipv6_address_mode."""
+    """For IPv6: slaac, dhcpv6-stateless, dhcpv6-stateful."""
 
 
 class DhcpHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -51,6 +51,12 @@ def own_addresses(port: Document) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((each.lower(), address) for each, address in pairs))
 
 
+def stateful(documents: Documents, port: Document) -> bool:
+    """Neutron sees to it that all groups of a port are of one kind."""
+    known = documents["security-groups"]
+    return not any((known.get(each) or {}).get("stateful") is False for each in port.get("security_groups") or ())
+
+
 def link_local(mac: str) -> str:
     """The IPv6 address that a device gives itself (RFC 4291, appendix A)."""
     octets = [int(octet, 16) for octet in mac.split(":")]

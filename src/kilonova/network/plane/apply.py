@@ -50,6 +50,10 @@ class Applier:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._host.prepare()
 
+    def settle(self) -> None:
+        """What no plan changes is as `prepare` left it. Raises OSError."""
+        self._host.settle()
+
     def apply(self, plan: Plan, touched: Collection[str]) -> Outcome:
         """`touched`: namespaces in which something has happened; parts of the plan that are new are found anyway."""
         outcome = Outcome()

@@ -38,7 +38,7 @@ quiet-ra
 
 def fixed(plan: DhcpPlan, directory: Path) -> str:
     """dnsmasq.conf: what needs a new start."""
-    ranges = [_range(subnet) for subnet in plan.subnets if subnet.version == 4 or subnet.mode != "slaac"]
+    ranges = [_range(subnet) for subnet in plan.subnets if subnet.mode != "slaac"]
     domain = [f"domain={plan.domain}"] if plan.domain else []
     # dnsmasq refuses what is beyond the leases it is allowed, so there is room for all that come and go.
     head = _FIXED.format(device=names.DHCP_DEVICE, directory=directory, most=100_000)
@@ -56,15 +56,12 @@ def hosts(plan: DhcpPlan) -> str:
     subnets = {subnet.id: subnet for subnet in plan.subnets}
     lines = []
     for host in plan.hosts:
-        six = [f"[{ip}]" for subnet, ip in host.addresses if subnets[subnet].version == 6 and _given(subnets[subnet])]
+        # A stateless guest, too, is known in a subnet by its address there; else its question is passed over.
+        six = [f"[{ip}]" for id, ip in host.addresses if subnets[id].version == 6 and subnets[id].mode != "slaac"]
         four = [ip for subnet, ip in host.addresses if subnets[subnet].version == 4]
         for address in [*four, *six] or [""]:
             lines.append(",".join(filter(None, [host.mac, f"set:{_tag(host.port_id)}", address, host.name])))
     return "\n".join([*lines, ""])
-
-
-def _given(subnet: DhcpSubnet) -> bool:
-    return subnet.mode == "dhcpv6-stateful"
 
 
 def options(plan: DhcpPlan) -> str:

@@ -134,6 +134,7 @@ def _connections(plan: Plan, secured: list[PortPlan]) -> Table:
         "from": Chain(
             (
                 "meta mark 0 accept",
+                "meta mark @stateless goto from-stateless",
                 "ct state established,related accept",
                 "jump from-any",
                 "ct state invalid drop",
@@ -144,6 +145,7 @@ def _connections(plan: Plan, secured: list[PortPlan]) -> Table:
         "to": Chain(
             (
                 "meta mark 0 accept",
+                "meta mark @stateless goto to-stateless",
                 "ct state established,related accept",
                 "jump to-any",
                 "ct state invalid drop",
@@ -153,6 +155,8 @@ def _connections(plan: Plan, secured: list[PortPlan]) -> Table:
         ),
         "from-any": Chain(_FROM_ANY),
         "to-any": Chain(_TO_ANY),
+        "from-stateless": Chain(("jump from-any", "meta mark vmap @from-guests")),
+        "to-stateless": Chain(("jump to-any", "meta mark vmap @to-guests")),
     }
     for group in plan.groups:
         chains[f"in-{group.id}"] = Chain(tuple(_rule(rule, "saddr") for rule in group.ingress))
@@ -162,6 +166,7 @@ def _connections(plan: Plan, secured: list[PortPlan]) -> Table:
         chains[f"from-{port.id[:11]}"] = Chain((*(f"jump out-{group}" for group in port.groups), "drop"))
     sets = {
         "zones": Set("map", "typeof iifname : ct zone;", frozenset(map(_zone, plan.networks))),
+        "stateless": Set("set", "type mark;", frozenset(str(port.mark) for port in secured if not port.stateful)),
         "to-guests": Set("map", "type mark : verdict;", frozenset(f"{p.mark} : jump to-{p.id[:11]}" for p in secured)),
         "from-guests": Set(
             "map", "type mark : verdict;", frozenset(f"{p.mark} : jump from-{p.id[:11]}" for p in secured)

@@ -66,10 +66,8 @@ def strays(found: Collection[str], wanted: Collection[str], prefixes: tuple[str,
     return [f"link del {name}" for name in found if name.startswith(prefixes) and name not in wanted]
 
 
-def make_space(shell: Shell, space: str, *settings: str) -> bool:
-    """The namespace is there, with these kernel settings. Whether it had to be made. Raises HostFailure."""
-    if not netns.ensure(space):
-        return False
-    if settings:
-        shell.inside(space, "sysctl", "-q", "-w", *settings)
-    return True
+def make_space(space: str, *settings: str) -> None:
+    """The namespace is there, with these kernel settings. Raises HostFailure, OSError."""
+    netns.ensure(space)
+    # Each time: whoever made it may have died right after.
+    netns.settle(space, settings)

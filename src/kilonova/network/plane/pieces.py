@@ -41,7 +41,13 @@ class HostSpace:
         netns.ensure(self._space)
         if not netns.in_namespace(netns.path_of(self._space), _shows_bridged_packets):
             self._shell.run("modprobe", "br_netfilter")
-        self._shell.inside(self._space, "sysctl", "-q", "-w", _NO_IPV6, *_BRIDGED)
+            # For the machine's own bridges nothing is to change: without the module no rule sees their packets.
+            self._shell.run("sysctl", "-q", "-w", *(setting.replace("=1", "=0") for setting in _BRIDGED))
+        self.settle()
+
+    def settle(self) -> None:
+        """Its kernel settings are as they were at the start. Raises OSError."""
+        netns.settle(self._space, (_NO_IPV6, *_BRIDGED))
 
     def bridges(self, plan: Plan) -> None:
         found = self._shell.show(self._space, "-d", "link", "show")
@@ -73,7 +79,7 @@ class DhcpSpace:
         self.daemons = [Daemon(directory, space)]
 
     def apply(self, plan: DhcpPlan) -> None:
-        inner.make_space(self._shell, self.space, "net.ipv6.conf.default.accept_ra=0")
+        inner.make_space(self.space, "net.ipv6.conf.default.accept_ra=0")
         found = inner.devices(self._shell, self.space)
         inner.ensure_device(
             self._shell, self._host, self.space, found, device=names.DHCP_DEVICE, port_id=plan.port_id,
@@ -109,7 +115,7 @@ class RouterSpace:
         self._nft = Nft(shell, space)
 
     def apply(self, plan: RouterPlan) -> None:
-        inner.make_space(self._shell, self.space, *_ROUTING)
+        inner.make_space(self.space, *_ROUTING)
         found = inner.devices(self._shell, self.space)
         wanted = {names.INSIDE + port.id[:11]: port for port in plan.ports}
         if plan.gateway is not None:

@@ -165,6 +165,7 @@ class Plane:
             return
         touched, self._touched = self._touched, set()
         if self._everything:
+            await asyncio.to_thread(self._applier.settle)
             await asyncio.to_thread(self._prepare)
             touched |= {self._applier.spaces.host, *self._applier.inner}
             self._everything = False
