@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prepares this checkout: Debian packages (as root), .venv, and .services/ with Keystone, Glance and Neutron.
-#   scripts/setup.sh [--tests]     --tests: also what only the tests need (MariaDB, RabbitMQ, Chromium; nothing is started)
+#   scripts/setup.sh [--tests]     --tests: also what only the tests need (MariaDB, RabbitMQ, Chromium, mmdebstrap; nothing is started)
 # A second run finds everything in place and takes well under a second, without a network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ unset PYTHONDONTWRITEBYTECODE
 runtime=(libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils e2fsprogs)
 network=(iproute2 nftables dnsmasq-base radvd openssh-client)
 build=(libvirt-dev pkg-config gcc python3-dev python3-venv)
-tests=(mariadb-server rabbitmq-server chromium)
+tests=(mariadb-server rabbitmq-server chromium mmdebstrap)
 # What the console pages are made around; unpacked here instead of installed, so that nobody need be root.
 pages=(novnc node-xterm)
 

@@ -300,6 +300,7 @@ def libvirt_driver(settings: CloudSettings, conf: cfg.ConfigOpts, compute: Compu
             force_raw_images=conf.force_raw_images,
             reserved_host_disk_mb=conf.reserved_host_disk_mb,
             dhcp_domain=compute.dhcp_domain,
+            metadata=config.metadata_settings(conf),
             netns=settings.netns,
         )
     )

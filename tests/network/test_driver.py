@@ -112,6 +112,15 @@ def test_compute_hears_of_changed_and_deleted_ports(neutron: Neutron) -> None:
     eventually(lambda: "network-vif-deleted" in neutron.receiver.of(port["id"]), "network-vif-deleted")
 
 
+def test_a_network_that_goes_is_no_failure(neutron: Neutron) -> None:
+    network, _ = neutron.network()
+    neutron.call("DELETE", f"/networks/{network['id']}")
+    # The thread that would tell Placement has begun, and said what it had to say, before this one.
+    neutron.call("DELETE", f"/networks/{neutron.network()[0]['id']}")
+    time.sleep(1)
+    assert "Traceback" not in neutron.log.read_text()
+
+
 def test_routers_and_floating_ips_take_the_state_reported(neutron: Neutron) -> None:
     outside = neutron.create("network", **{"router:external": True, "provider:network_type": "flat",
                                            "provider:physical_network": "public"})  # fmt: skip

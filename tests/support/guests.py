@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import time
 from collections.abc import Callable
@@ -25,11 +26,12 @@ PATIENCE = 240.0
 class Lab:
     """A libvirt cloud with Neutron. `admin` and `demo`: connections of two projects."""
 
-    def __init__(self, directory: Path) -> None:
-        self.cloud = Cloud(directory, "--hypervisor", "libvirt", "--networking", "neutron")
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.cloud = Cloud(directory, "--hypervisor", "libvirt", "--networking", "neutron", *options)
         self.key = directory.parent / "key"
 
-    def start(self) -> None:
+    def start(self, image: Path | None = None, *, ram: int = 128, disk: int = 1) -> None:
+        """With the tiny image unless another one is given."""
         self.cloud.up()
         self.admin, self.demo = self._connect("kilonova"), self._connect("kilonova-demo")
         self.spaces = Spaces(netns_name(open_state_dir(self.cloud.directory).layout.cloud_id))
@@ -38,10 +40,11 @@ class Lab:
         for who in (self.admin, self.demo):
             who.compute.create_keypair(name="lab", public_key=public)
         self.image = self.admin.image.create_image(
-            name="tiny", data=build_image(guest_cache()).read_bytes(), disk_format="qcow2", container_format="bare",
+            name="tiny", filename=str(image or build_image(guest_cache())),
+            disk_format="qcow2", container_format="bare",
             visibility="public", allow_duplicates=True,
         )  # fmt: skip
-        self.flavor = self.admin.compute.create_flavor(name="nano", ram=128, vcpus=1, disk=1)
+        self.flavor = self.admin.compute.create_flavor(name="nano", ram=ram, vcpus=1, disk=disk)
 
     def _connect(self, name: str) -> Any:
         config = openstack.config.OpenStackConfig(
@@ -79,19 +82,24 @@ class Lab:
         return who.network.create_security_group_rule(security_group_id=group.id, **rule)
 
     # -- guests
-    def boot(self, who: Any, name: str, network: Any, address: str, *groups: str, **more: Any) -> Any:
-        """Ask for a server with this address; `wait` for it."""
+    def boot(
+        self, who: Any, name: str, network: Any, address: str, *groups: str, also: tuple[Any, ...] = (), **more: Any
+    ) -> Any:
+        """Ask for a server with this address, and with NICs in the other networks; `wait` for it."""
         return who.compute.create_server(
             name=name, image_id=self.image.id, flavor_id=self.flavor.id, key_name="lab",
-            networks=[{"uuid": network.id, "fixed_ip": address}],
+            networks=[{"uuid": network.id, "fixed_ip": address}, *({"uuid": each.id} for each in also)],
             security_groups=[{"name": group} for group in groups], **more,
         )  # fmt: skip
 
-    def wait(self, who: Any, *servers: Any) -> list[Any]:
+    def encoded(self, user_data: str) -> str:
+        return base64.b64encode(user_data.encode()).decode()
+
+    def wait(self, who: Any, *servers: Any, patience: float = PATIENCE) -> list[Any]:
         """Until all have said that they are ready. Raises AssertionError with the fault or the console."""
         found = []
         for server in servers:
-            until = time.monotonic() + PATIENCE
+            until = time.monotonic() + patience
             while "guest ready" not in (console := self.console(who, server)):
                 now = who.compute.get_server(server)
                 assert now.status in ("BUILD", "ACTIVE"), now.fault
@@ -110,14 +118,14 @@ class Lab:
         return port
 
     # -- inside
-    def inside(self, network: Any, address: str, command: str) -> str:
+    def inside(self, network: Any, address: str, command: str, *, user: str = "root") -> str:
         """What a command prints on the guest with this address, asked from the network's DHCP namespace."""
-        return self.ssh(["ip", "netns", "exec", self.spaces.dhcp(network.id)], address, command)
+        return self.ssh(["ip", "netns", "exec", self.spaces.dhcp(network.id)], address, command, user=user)
 
-    def ssh(self, before: list[str], address: str, command: str) -> str:
+    def ssh(self, before: list[str], address: str, command: str, *, user: str = "root") -> str:
         """Tries again as long as the guest's SSH does not answer."""
         options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=10", "LogLevel=ERROR"]
-        words = [*before, "ssh", "-i", str(self.key), *(f"-o{each}" for each in options), f"root@{address}", command]
+        words = [*before, "ssh", "-i", str(self.key), *(f"-o{each}" for each in options), f"{user}@{address}", command]
         until = time.monotonic() + PATIENCE
         while True:
             done = subprocess.run(words, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)

@@ -13,9 +13,11 @@ import pytest
 
 from kilonova.agent import configdrive
 from kilonova.agent.driver import Secrets, ServerSpec
-from kilonova.errors import Invalid
+from kilonova.errors import Invalid, Transient
 from kilonova.metadata import content
 from kilonova.metadata.content import ServerFacts
+from kilonova.metadata.settings import MetadataSettings
+from kilonova.metadata.vendor import VendorData
 
 SPEC = ServerSpec(
     uuid="11111111-2222-3333-4444-555555555555",
@@ -66,6 +68,30 @@ def document(drive: dict[str, bytes], version: str, name: str = "meta_data.json"
     loaded = json.loads(drive[f"openstack/{version}/{name}"])
     assert isinstance(loaded, dict)
     return loaded
+
+
+async def test_vendor_data_is_on_the_drive_too(tmp_path: Path) -> None:
+    (tmp_path / "vendor.json").write_text('{"cloud": "ours"}')
+    targets = (("gone", "http://127.0.0.1:1/"),)
+    more = {"vendordata_file": tmp_path / "vendor.json", "vendordata_targets": targets}
+    for settings, one, two in (
+        (MetadataSettings(**more), {"cloud": "ours"}, {"static": {"cloud": "ours"}}),  # type: ignore[arg-type]
+        (MetadataSettings(**more, vendordata_providers=("DynamicJSON",)), None, {"gone": {}}),  # type: ignore[arg-type]
+    ):
+        vendor = VendorData(settings)
+        facts = await configdrive.with_vendor_data(configdrive.facts_of(SPEC, Secrets()), vendor, SPEC)
+        await vendor.close()
+        configdrive.write(tmp_path / "disk.config", facts)
+        found = read(tmp_path / "disk.config")
+        assert found.get("openstack/latest/vendor_data.json") == (None if one is None else msgspec.json.encode(one))
+        assert document(found, "latest", "vendor_data2.json") == two
+    fatal = MetadataSettings(
+        vendordata_providers=("DynamicJSON",), vendordata_targets=targets, vendordata_failure_fatal=True
+    )
+    vendor = VendorData(fatal)
+    with pytest.raises(Transient, match="gone"):
+        await configdrive.with_vendor_data(configdrive.facts_of(SPEC, Secrets()), vendor, SPEC)
+    await vendor.close()
 
 
 def test_the_label_is_the_one_guests_look_for(tmp_path: Path) -> None:

@@ -129,6 +129,23 @@ def test_how_a_subnet_gives_ipv6_addresses(address_mode: str | None, ra_mode: st
     assert [subnet.mode for subnet in plan.subnets] == [mode]
 
 
+def test_a_live_migrations_destination_has_the_port_before_it_is_bound_there() -> None:
+    world = Documents()
+    lan = world.network("lan", 7)
+    subnet = world.subnet("lan", lan, "10.0.0.0/24")
+    a = world.port("a", lan, "h1", (subnet, "10.0.0.5"))
+    world.port("b", lan, "h2", (subnet, "10.0.0.6"))
+    a["binding:profile"] = {"migrating_to": "h2"}
+    found = plans(world.kinds, HOSTS)
+    assert [port.id for port in found["h1"].ports] == [uid("a")]
+    assert {port.id for port in found["h2"].ports} == {uid("a"), uid("b")}
+    # Until then others' packets for it go to the host where it runs.
+    assert found["h2"].networks[0].forwarding == ((mac("a"), "192.0.2.1"),)
+    a["binding:host_id"] = "h2"
+    found = plans(world.kinds, HOSTS)
+    assert (found["h1"].ports, len(found["h2"].ports)) == ((), 2)
+
+
 def test_one_group_without_state_makes_the_port_so() -> None:
     world = Documents()
     lan = world.network("lan")

@@ -7,14 +7,16 @@ import binascii
 import io
 import os
 import uuid
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pycdlib
 
 from kilonova.agent.driver import Secrets, ServerSpec
-from kilonova.errors import Invalid
+from kilonova.errors import Invalid, Transient, Unavailable
 from kilonova.metadata import content
 from kilonova.metadata.network_data import devices, network_data
+from kilonova.metadata.vendor import VendorData
 
 LABEL = "config-2"
 SIZE_LIMIT = 64 * 1024**2
@@ -28,6 +30,7 @@ def facts_of(spec: ServerSpec, secrets: Secrets, *, dhcp_domain: str = "novaloca
         files = {path: base64.b64decode(data) for path, data in spec.files.items()}
     except binascii.Error:
         raise Invalid("The contents of injected files must be base64 encoded.") from None
+    fixed = [ip for nic in spec.nics for subnet in nic.subnets if subnet.version == 4 for ip in subnet.ips]
     return content.ServerFacts(
         uuid=spec.uuid,
         display_name=spec.display_name,
@@ -47,9 +50,19 @@ def facts_of(spec: ServerSpec, secrets: Secrets, *, dhcp_domain: str = "novaloca
         admin_password=secrets.admin_password,
         random_seed=os.urandom(_SEED_BYTES),
         files=files,
+        local_ipv4=fixed[0].address if fixed else "",
         network=network_data(spec.nics),
         devices=devices(spec.nics),
     )
+
+
+async def with_vendor_data(facts: content.ServerFacts, vendor: VendorData, spec: ServerSpec) -> content.ServerFacts:
+    """What the operator adds. Raises Transient when that is not to be had and must be there."""
+    try:
+        found = await vendor.of(facts, spec.image.id if spec.image is not None else "")
+    except Unavailable as error:
+        raise Transient(error.message, details=error.details) from error
+    return replace(facts, vendor_data=found.static, vendor_services=found.dynamic or {})
 
 
 def write(path: Path, facts: content.ServerFacts) -> None:

@@ -70,16 +70,6 @@ user_domain_name = Default
 project_domain_name = Default
 region_name = {region}
 endpoint_type = public
-[placement]
-# Neutron tells it of each segment that goes. With this it finds that there is none, without it logs a traceback.
-auth_url = {identity_url}
-auth_type = password
-username = {nova_username}
-password = {nova_password}
-project_name = {nova_project}
-user_domain_name = Default
-project_domain_name = Default
-region_name = {region}
 """
 
 _QUIET = """\

@@ -14,7 +14,8 @@ from kilonova.allinone.settings import CloudSettings
 from kilonova.allinone.up import UpOptions, run_down, up_detached
 from kilonova.cli.cloud import DEFAULT_STATE_DIR, StateDir, print_usage, say
 from kilonova.cli.guest_image import guest_cache
-from kilonova.guest.build import BuildError, build_image
+from kilonova.guest.build import build_image
+from kilonova.guest.disk import BuildError
 
 
 def demo(

@@ -17,7 +17,6 @@ import re
 import shutil
 import stat
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,16 +25,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kilonova.errors import KilonovaError
+from kilonova.guest import disk
+from kilonova.guest.disk import BuildError
 
-MIB = 1024 * 1024
-SECTOR = 512
-BOOT_START = 2048
-"""First sector of the FAT partition: the customary 1 MiB."""
-BOOT_SECTORS = 36 * MIB // SECTOR
-DATA_SECTORS = 8 * MIB // SECTOR
-DATA_START = BOOT_START + BOOT_SECTORS
-DISK_SECTORS = DATA_START + DATA_SECTORS
+LAYOUT = disk.Layout(boot=36, data=8)
 
 FRESH = 86400.0
 """Seconds that an image is used without asking the package lists again."""
@@ -52,17 +45,7 @@ PACKAGES = (
     "zlib1g",
     "wide-dhcpv6-client",
     "libfl2",
-    "syslinux",
-    "syslinux-common",
-    "mtools",
-    "dosfstools",
-    "systemd-boot-efi",
-)
-
-# What an emulated guest on a busy machine would lose time with, or its clock, is left out.
-CMDLINE = (
-    "console=tty0 console=ttyS0,115200 mitigations=off net.ifnames=0 panic=5 no_timer_check tsc=reliable "
-    "lsm= audit=0 cryptomgr.notests nowatchdog loglevel=4"
+    *disk.TOOLS,
 )
 
 # Debian's kernel modules of the devices that our domains (pc and q35) may have, with the file systems of their disks.
@@ -92,10 +75,6 @@ LIBRARY_DIR = "lib/x86_64-linux-gnu"
 """Where Debian's dynamic linker looks (not in lib64, where it lives itself)."""
 
 SCRIPTS = ("init.sh", "flatten.awk", "udhcpc.sh", "dhcp6c.sh")
-
-
-class BuildError(KilonovaError):
-    """The guest image cannot be built; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,38 +121,12 @@ def _locked(cache_dir: Path) -> Iterator[None]:
         yield
 
 
-def _run(*command: str, cwd: Path | None = None, path: str | None = None, timeout: float = 120.0) -> str:
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": (path + ":" if path else "") + _search_path()}
-    program = shutil.which(command[0], path=environment["PATH"])
-    if program is None:
-        raise BuildError(f"{command[0]} is not installed; on Debian: apt-get install apt e2fsprogs qemu-utils")
-    try:
-        done = subprocess.run(
-            [program, *command[1:]],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise BuildError(f"{command[0]} did not end within {timeout:g} s") from None
-    if done.returncode != 0:
-        raise BuildError(f"{command[0]} failed: {(done.stderr or done.stdout).strip()[-500:]}")
-    return done.stdout
-
-
-def _search_path() -> str:
-    return os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
-
-
 def _script(name: str) -> bytes:
     return importlib.resources.files("kilonova.guest").joinpath(name).read_bytes()
 
 
 def _scripts_id() -> str:
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest = hashlib.sha256(Path(__file__).read_bytes() + Path(disk.__file__).read_bytes())
     for name in SCRIPTS:
         digest.update(_script(name))
     return digest.hexdigest()[:12]
@@ -185,14 +138,14 @@ def _packages_id(downloads: list[Download]) -> str:
 
 def _resolve(cache_dir: Path) -> list[Download]:
     """The exact files of all packages, by the machine's package lists."""
-    depends = _run("apt-cache", "depends", "--important", KERNEL)
+    depends = disk.run("apt-cache", "depends", "--important", KERNEL)
     kernel = re.search(r"Depends: (linux-image-\d\S+)", depends)
     if kernel is None:
         raise BuildError(
             f"the package lists do not know {KERNEL}: run 'apt-get update' as root "
             "(the guest image is made of Debian packages)"
         )
-    listing = _run("apt-get", "download", "--print-uris", kernel[1], *PACKAGES, cwd=cache_dir)
+    listing = disk.run("apt-get", "download", "--print-uris", kernel[1], *PACKAGES, cwd=cache_dir)
     downloads = [
         Download(filename=match[1], sha256=match[2])
         for match in re.finditer(r"^'\S+' (\S+) \d+ SHA256:([0-9a-f]{64})$", listing, re.MULTILINE)
@@ -212,7 +165,7 @@ def _fetch(cache_dir: Path, downloads: list[Download]) -> list[Path]:
     missing = [item for item, path in zip(downloads, paths, strict=True) if not _matches(path, item.sha256)]
     if missing:
         names = ["=".join(_name_and_version(item.filename)) for item in missing]
-        _run("apt-get", "-q", "-o", "Acquire::Retries=3", "download", *names, cwd=store, timeout=600)
+        disk.run("apt-get", "-q", "-o", "Acquire::Retries=3", "download", *names, cwd=store, timeout=600)
     for item, path in zip(downloads, paths, strict=True):
         if not _matches(path, item.sha256):
             raise BuildError(f"the downloaded {item.filename} has another checksum than the package lists name")
@@ -235,30 +188,22 @@ def _matches(path: Path, sha256: str) -> bool:
 def _assemble(work: Path, packages: list[Path]) -> Path:
     tree = work / "tree"
     for package in packages:
-        _run("dpkg-deb", "-x", str(package), str(tree))
+        disk.run("dpkg-deb", "-x", str(package), str(tree))
     release = next(path.name for root in ("usr/lib/modules", "lib/modules") for path in (tree / root).glob("*"))
     kernel = tree / "boot" / f"vmlinuz-{release}"
     initrd = work / "initrd"
     # not compressed: the image is, and unpacking would be the guest's work at every boot
     initrd.write_bytes(_initramfs(work, tree, release))
     raw = work / "disk.raw"
-    _partition(raw)
-    _boot_partition(work, tree, raw, kernel, initrd)
-    _data_partition(work, raw)
+    disk.partition(raw, LAYOUT)
+    disk.boot_partition(work, tree, raw, LAYOUT, kernel, initrd)
+    disk.data_partition(work, raw, LAYOUT, "-O", "^has_journal", "-L", "data")
     image = work / "guest.qcow2"
-    _run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(raw), str(image))
+    disk.run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", str(raw), str(image))
     return image
 
 
 # -- initramfs
-
-
-def _find(tree: Path, *candidates: str) -> Path:
-    for candidate in candidates:
-        path = tree / candidate
-        if path.is_file():
-            return path
-    raise BuildError(f"the downloaded packages hold none of {', '.join(candidates)}")
 
 
 def _library(tree: Path, name: str) -> Path:
@@ -286,10 +231,10 @@ def _initramfs(work: Path, tree: Path, release: str) -> bytes:
         "lib/modules",
     ):
         (root / directory).mkdir(parents=True, exist_ok=True)
-    shutil.copy(_find(tree, "bin/busybox", "usr/bin/busybox"), root / "bin/busybox")
+    shutil.copy(disk.find(tree, "bin/busybox", "usr/bin/busybox"), root / "bin/busybox")
     (root / "bin/sh").symlink_to("busybox")
     for program in ("dropbear", "dhcp6c"):
-        shutil.copy(_find(tree, f"usr/sbin/{program}"), root / "sbin" / program)
+        shutil.copy(disk.find(tree, f"usr/sbin/{program}"), root / "sbin" / program)
     for library in LIBRARIES:
         shutil.copy(_library(tree, library), root / LIBRARY_DIR / library)
     (root / "lib64/ld-linux-x86-64.so.2").symlink_to(f"/{LIBRARY_DIR}/ld-linux-x86-64.so.2")
@@ -298,7 +243,14 @@ def _initramfs(work: Path, tree: Path, release: str) -> bytes:
         (root / target).write_bytes(_script(name))
         (root / target).chmod(0o755)
     _copy_modules(tree, root, release)
-    _run("busybox", "depmod", "-b", str(root), release, path=str(_find(tree, "bin/busybox", "usr/bin/busybox").parent))
+    disk.run(
+        "busybox",
+        "depmod",
+        "-b",
+        str(root),
+        release,
+        path=str(disk.find(tree, "bin/busybox", "usr/bin/busybox").parent),
+    )
     for name, text in {
         "passwd": "root:x:0:0:root:/root:/bin/sh\n",
         "shadow": "root:*:19000:0:99999:7:::\n",
@@ -357,79 +309,6 @@ def _cpio(root: Path) -> bytes:
         out.write(content)
         out.write(b"\0" * (-out.tell() % 4))
     return out.getvalue()
-
-
-# -- disk
-
-
-def _partition(raw: Path) -> None:
-    """An MBR of two partitions: FAT (type ef, which both BIOS and UEFI take) and Linux."""
-
-    def entry(active: bool, kind: int, start: int, sectors: int) -> bytes:
-        # heads and cylinders beyond reach: everybody uses the sector numbers
-        return struct.pack("<B3sB3sII", 0x80 if active else 0, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", start, sectors)
-
-    table = entry(True, 0xEF, BOOT_START, BOOT_SECTORS) + entry(False, 0x83, DATA_START, DATA_SECTORS) + bytes(32)
-    with raw.open("wb") as disk:
-        disk.truncate(DISK_SECTORS * SECTOR)
-        disk.seek(440)
-        disk.write(b"KILO" + bytes(2) + table + b"\x55\xaa")
-
-
-def _boot_partition(work: Path, tree: Path, raw: Path, kernel: Path, initrd: Path) -> None:
-    tools = f"{tree / 'usr/bin'}:{tree / 'usr/sbin'}:{tree / 'sbin'}"
-    partition = f"{raw}@@{BOOT_START * SECTOR}"
-    files = {
-        "syslinux.cfg": f"DEFAULT l\nPROMPT 0\nLABEL l\n LINUX /vmlinuz\n INITRD /initrd\n APPEND {CMDLINE}\n",
-        "loader/loader.conf": "default l\ntimeout 0\n",
-        "loader/entries/l.conf": f"title guest\nlinux /vmlinuz\ninitrd /initrd\noptions {CMDLINE}\n",
-    }
-    _run(
-        *("mkfs.fat", "--invariant", "-F", "16", "-n", "GUESTBOOT", "--offset", str(BOOT_START)),
-        *(str(raw), str(BOOT_SECTORS // 2)),
-        path=tools,
-    )
-    _run("mmd", "-i", partition, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries", path=tools)
-    _run("mcopy", "-i", partition, str(kernel), "::vmlinuz", path=tools)
-    _run("mcopy", "-i", partition, str(initrd), "::initrd", path=tools)
-    loader = _find(tree, "usr/lib/systemd/boot/efi/systemd-bootx64.efi")
-    _run("mcopy", "-i", partition, str(loader), "::EFI/BOOT/BOOTX64.EFI", path=tools)
-    for name, text in files.items():
-        source = work / Path(name).name
-        source.write_text(text)
-        _run("mcopy", "-i", partition, str(source), f"::{name}", path=tools)
-    # the installer calls mtools itself
-    _run("syslinux", "--install", "--offset", str(BOOT_START * SECTOR), str(raw), path=tools)
-    code = _find(tree, "usr/lib/syslinux/mbr/mbr.bin", "usr/lib/SYSLINUX/mbr.bin").read_bytes()
-    with raw.open("r+b") as disk:
-        disk.write(code[:440])
-
-
-def _data_partition(work: Path, raw: Path) -> None:
-    data = work / "data.raw"
-    with data.open("wb") as stream:
-        stream.truncate(DATA_SECTORS * SECTOR)
-    # a fixed UUID and hash seed: the same inputs give the same image
-    fixed = "6b696c6f-6e6f-7661-8000-000000000001"
-    _run(
-        "mke2fs",
-        "-q",
-        "-F",
-        "-t",
-        "ext4",
-        "-O",
-        "^has_journal",
-        "-U",
-        fixed,
-        "-E",
-        f"hash_seed={fixed}",
-        "-L",
-        "data",
-        str(data),
-    )
-    with raw.open("r+b") as disk:
-        disk.seek(DATA_START * SECTOR)
-        disk.write(data.read_bytes())
 
 
 def main() -> None:

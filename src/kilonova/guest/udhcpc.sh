@@ -1,7 +1,7 @@
 #!/bin/sh
 # What udhcpc runs when it has a lease (variables are its own).
 [ "$1" = bound ] || [ "$1" = renew ] || exit 0
-ip addr flush dev $interface
+ip -4 addr flush dev $interface
 ip addr add $ip/${mask:-24} dev $interface
 [ -n "$mtu" ] && ip link set $interface mtu $mtu
 if [ -n "$staticroutes" ]; then

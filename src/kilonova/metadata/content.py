@@ -42,7 +42,7 @@ Value = str | int | list["Value"] | dict[str, "Value"]
 class ServerFacts:
     """All that the documents are made from. Secrets are in here: keep it in memory only.
 
-    `user_data` is decoded; `vendor_data` is the operator's static document; `network` and `devices` are as
+    `user_data` is decoded; `vendor_data` is the operator's own document; `network` and `devices` are as
     network_data.json and meta_data.json show them.
     """
 
@@ -77,7 +77,10 @@ class ServerFacts:
     block_devices: Mapping[str, str] = field(default_factory=dict)
     network: Mapping[str, object] = field(default_factory=dict)
     devices: tuple[Mapping[str, object], ...] = ()
-    vendor_data: Mapping[str, object] = field(default_factory=dict)
+    vendor_data: Mapping[str, object] | None = field(default_factory=dict)
+    """None: the operator does not want any."""
+    vendor_services: Mapping[str, object] = field(default_factory=dict)
+    """What the operator's services say, by their names."""
     dedicated_cpus: tuple[int, ...] = ()
 
     @property
@@ -220,13 +223,13 @@ def config_drive_files(facts: ServerFacts) -> Iterator[tuple[str, bytes]]:
         yield f"openstack/{version}/meta_data.json", _json(meta_data(facts, version, with_password=True))
         if facts.user_data is not None:
             yield f"openstack/{version}/user_data", facts.user_data
-        if _since(version, HAVANA):
-            yield f"openstack/{version}/vendor_data.json", _json(dict(facts.vendor_data))
+        if _since(version, HAVANA) and facts.vendor_data is not None:
+            yield f"openstack/{version}/vendor_data.json", _json(facts.vendor_data)
         if _since(version, LIBERTY):
             yield f"openstack/{version}/network_data.json", _json(network_data(facts))
         if _since(version, NEWTON_TWO):
-            static = {"static": dict(facts.vendor_data)} if facts.vendor_data else {}
-            yield f"openstack/{version}/vendor_data2.json", _json(static)
+            static = {} if facts.vendor_data is None else {"static": facts.vendor_data}
+            yield f"openstack/{version}/vendor_data2.json", _json(static | dict(facts.vendor_services))
     for number, content in enumerate(facts.files.values()):
         yield f"openstack/content/{number:04}", content
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from kilonova.compute import network_info
 from kilonova.db.servers import Server
@@ -12,9 +10,7 @@ from kilonova.metadata.content import ServerFacts, decode_user_data
 from kilonova.metadata.network_data import devices, network_data
 
 
-def of_server(
-    server: Server, *, dhcp_domain: str, address: str = "", vendor_data: Mapping[str, Any] | None = None
-) -> ServerFacts:
+def of_server(server: Server, *, dhcp_domain: str, address: str = "") -> ServerFacts:
     """`address`: the caller's, should the server have none of its own. No secret of the server's is in here."""
     nics = network_info.nics_of(server.network_info)
     fixed = [ip for nic in nics for subnet in nic.subnets if subnet.version == 4 for ip in subnet.ips]
@@ -44,7 +40,6 @@ def of_server(
         block_devices=_block_devices(server),
         network=network_data(nics),
         devices=devices(nics),
-        vendor_data=vendor_data or {},
     )
 
 

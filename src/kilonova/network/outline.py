@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from kilonova.network.role import PlaneHost
-from kilonova.network.upkeep import ROUTER_OWNERS, Documents
+from kilonova.network.upkeep import ROUTER_OWNERS, Documents, migrating_to
 
 
 class Outline(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +27,8 @@ def outlines(documents: Documents, hosts: Mapping[str, PlaneHost]) -> Mapping[st
         host = port.get("binding:host_id")
         if host is not None and host in hosts:
             ports[host].append(port["id"])
+            if target := migrating_to(port):
+                ports[target].append(port["id"])
             if port["device_owner"] in ROUTER_OWNERS:
                 routers[host].add(port["device_id"])
                 where[port["device_id"]] = host

@@ -9,17 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from keystoneauth1 import loading
 from neutron.api import extensions
 from neutron.db import provisioning_blocks
 from neutron.db.models import l3 as l3_models
 from neutron.plugins.ml2 import db as ml2_db
 from neutron.services.l3_router import l3_router_plugin
+from neutron.services.segments import plugin as segments
 from neutron_lib import constants
 from neutron_lib.callbacks import resources
 from neutron_lib.db import api as db_api
 from neutron_lib.plugins import constants as plugin_constants
 from neutron_lib.plugins import directory
 from neutron_lib.services import base
+from oslo_config import cfg
 
 from kilonova.network import ml2
 
@@ -62,6 +65,7 @@ class KilonovaPlugin(base.ServicePluginBase):  # type: ignore[misc]  # Neutron's
         notifier = directory.get_plugin().nova_notifier
         if notifier:
             notifier.batch_notifier.batch_interval = EVENTS_PAUSE
+        _forget_placement()
 
     def get_plugin_type(self) -> str:
         return "KILONOVA_PLANE"
@@ -112,6 +116,13 @@ class KilonovaPlugin(base.ServicePluginBase):  # type: ignore[misc]  # Neutron's
         if moving and core.nova_notifier:
             core.nova_notifier.notify_port_active_direct(port)
         return True
+
+
+def _forget_placement() -> None:
+    """Where no Placement is configured, Neutron tells it nothing; else it logs a failure for each network that goes."""
+    loading.register_auth_conf_options(cfg.CONF, "placement")
+    if not cfg.CONF.placement.auth_type:
+        segments.NovaSegmentNotifier._send_notifications = lambda *_: None
 
 
 def _set_router_status(context: Any, router_id: str, status: str) -> bool:

@@ -15,6 +15,9 @@ from kilonova.network.rest import Document
 DHCP = "network:dhcp"
 ROUTER_OWNERS = frozenset({"network:router_interface", "network:router_gateway"})
 
+MIGRATING_TO = "migrating_to"
+"""In a port's binding profile: the host that a live migration takes its guest to, as Compute names it."""
+
 Documents = Mapping[str, Mapping[str, Document]]
 
 
@@ -48,6 +51,12 @@ class BindPort:
 
 
 Call = MakeDhcpPort | MoveDhcpPort | RemovePort | BindPort
+
+
+def migrating_to(port: Document) -> str | None:
+    """The host on which a port is to be wired before it is bound there."""
+    host = (port.get("binding:profile") or {}).get(MIGRATING_TO)
+    return host if host != port.get("binding:host_id") else None
 
 
 def dhcp_device_id(network_id: str) -> str:

@@ -41,6 +41,7 @@ from kilonova.agent.threads import Pool, in_thread
 from kilonova.agent.tunnel import Tunnel
 from kilonova.agent.wanted import wanted
 from kilonova.errors import HostFailure, Invalid, KilonovaError, Transient
+from kilonova.metadata.vendor import VendorData
 from kilonova.world import World
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class LibvirtDriver:
             force_raw=options.force_raw_images,
         )
         self._nics = Nics(options.deployment_id, options.netns)
+        self._vendor = VendorData(options.metadata)
         self._hardware: hardware.Hardware | None = None
         self._disk_cache = "none"
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +117,7 @@ class LibvirtDriver:
         self._tasks = []
         self._watch.detach()
         await self._tunnel.close()
+        await self._vendor.close()
         for connection in (self._connection, self._slow, self._abort, self._consoles):
             await connection.close()
         for pool in (self._pool, self._slow_pool, self._abort_pool, self._console_pool):
@@ -160,6 +163,7 @@ class LibvirtDriver:
         if await in_thread(path.exists):
             return
         facts = configdrive.facts_of(spec, secrets, dhcp_domain=self.options.dhcp_domain)
+        facts = await configdrive.with_vendor_data(facts, self._vendor, spec)
         try:
             await in_thread(lambda: configdrive.write(path, facts))
         except OSError as error:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from kilonova.metadata.settings import MetadataSettings
+
 VirtType = Literal["auto", "kvm", "qemu"]
 CpuMode = Literal["host-model", "host-passthrough", "custom", "none"]
 
@@ -51,6 +53,8 @@ class LibvirtOptions:
     reserved_host_disk_mb: int = 0
     dhcp_domain: str = "novalocal"
     """`[api] dhcp_domain`: the domain in host names that guests are told."""
+    metadata: MetadataSettings = field(default_factory=MetadataSettings)
+    """Of it, what concerns vendor data: guests find it on their config drives."""
     console_log_bytes: int = 100 * 1024
     """How much of a console's end is given out."""
     netns: Path | None = None
