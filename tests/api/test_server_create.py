@@ -150,6 +150,7 @@ async def test_a_flavor_may_be_named_by_its_url(ready: Client) -> None:
     assert answer.status_code == 202
 
 
+LOCAL = {"source_type": "image", "destination_type": "local", "uuid": rows.IMAGE, "boot_index": 0}
 VOLUME = {"source_type": "volume", "destination_type": "volume", "uuid": OTHER_IMAGE, "boot_index": 0}
 
 
@@ -194,6 +195,7 @@ VOLUME = {"source_type": "volume", "destination_type": "volume", "uuid": OTHER_I
         ({"trusted_image_certificates": ["one"]}, 400, "trusted_image_certificates"),
         ({"block_device_mapping": [{"volume_id": OTHER_IMAGE}]}, 501, "not available in this release"),
         ({"block_device_mapping_v2": [VOLUME]}, 501, "not available in this release"),
+        ({"block_device_mapping_v2": [{**LOCAL, "tag": "root"}]}, 501, "tag of a disk"),
         ({"block_device_mapping_v2": [VOLUME], "imageRef": None}, 501, "not available in this release"),
         (
             {"block_device_mapping_v2": [{"source_type": "blank", "destination_type": "local"}]},

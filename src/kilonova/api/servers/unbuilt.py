@@ -38,6 +38,8 @@ def check_devices(request: Request, server: dict[str, Any]) -> None:
                 raise Invalid(
                     f"Block Device Mapping is Invalid: the boot device is image {named}, but imageRef is {image}."
                 )
+            if device.get("tag"):
+                raise unbuilt("block_device_mapping_v2: the tag of a disk")
         elif source == "blank" and destination == "local":
             raise unbuilt("block_device_mapping_v2: ephemeral and swap disks other than the flavor's own")
         else:
