@@ -30,8 +30,8 @@ test: setup-tests ## All tests
 test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' fault harness: ARGS=tests/workflows)
 	@$(BIN)/python -m pytest tests/unit tests/api $(ARGS)
 
-cluster: setup-tests ## The long tests: kills by the dozen, several processes on MariaDB and RabbitMQ
-	@KILL_TIMES=20 $(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py $(ARGS)
+cluster: setup-tests ## The long tests: kills by the dozen, several processes on MariaDB and RabbitMQ, a Debian guest
+	@KILL_TIMES=20 SLOW_GUESTS=1 $(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py $(ARGS)
 
 check: setup ## Linters, types and the contracts between the packages
 	@$(BIN)/ruff check $(CODE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ pytestmark = [
     # Of the SDK about itself.
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
     pytest.mark.skipif(libvirtd.probe_hypervisor() is not None, reason="real guests need root, QEMU and libvirt"),
+    pytest.mark.skipif(not os.environ.get("SLOW_GUESTS"), reason="of `make cluster`: minutes for one guest"),
     pytest.mark.skipif(cloudinit.missing() is not None, reason=str(cloudinit.missing())),
 ]
 

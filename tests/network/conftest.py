@@ -34,6 +34,7 @@ async def two(tmp_path: Path) -> AsyncIterator[TwoHosts]:
         directory=tmp_path,
         bus=bus,
         metadata=MetadataTarget(url=service.url, secret="s3cret"),
+        told=service.documents,
     )
     try:
         await made.start()

@@ -48,6 +48,8 @@ class TwoHosts:
     reports: dict[str, PlaneReport] = field(default_factory=dict)
     guests: list[str] = field(default_factory=list)
     metadata: MetadataTarget | None = None
+    told: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """What the metadata service answers, by server and path, where that is not who asks."""
     period: float = 60.0
 
     def space(self, host: str) -> str:
@@ -107,10 +109,12 @@ class TwoHosts:
 
 
 class Service:
-    """Where the planes' proxies ask: answers with what they said of who asks."""
+    """Where the planes' proxies ask: answers with what they said of who asks, unless a document is there for it."""
 
-    def __init__(self, server: asyncio.Server) -> None:
+    def __init__(self, server: asyncio.Server, documents: dict[tuple[str, str], bytes]) -> None:
         self.server = server
+        self.documents = documents
+        """By server and path."""
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
@@ -119,6 +123,8 @@ class Service:
 
 
 async def metadata_service() -> Service:
+    documents: dict[tuple[str, str], bytes] = {}
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -127,13 +133,13 @@ async def metadata_service() -> Service:
                 told = {name: value for name, value in said.items() if name.startswith("x-")} | {
                     "path": head[0].split()[1]
                 }
-                body = json.dumps(told).encode()
+                body = documents.get((told.get("x-instance-id", ""), told["path"])) or json.dumps(told).encode()
                 kind = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
                 writer.write(kind % len(body) + body)
                 await writer.drain()
         writer.close()
 
-    return Service(await asyncio.start_server(handle, "127.0.0.1", 0))
+    return Service(await asyncio.start_server(handle, "127.0.0.1", 0), documents)
 
 
 async def until(check: Callable[[], Any]) -> None:

@@ -6,6 +6,7 @@ A tap's alias says whose it is, so that nothing has to be remembered to find a s
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,9 +20,11 @@ from kilonova.nic import Nic
 
 T = TypeVar("T")
 
-_EXISTS = 17
-_GONE = (2, 19)
-"""ENOENT, ENODEV"""
+_EXISTS = errno.EEXIST
+_GONE = (errno.ENOENT, errno.ENODEV)
+_VANISHED = (*_GONE, errno.EINVAL)
+"""The last one is what a tap is told that is to join a bridge which has just gone."""
+ATTEMPTS = 20
 DEFAULT_MTU = 1500
 
 
@@ -37,8 +40,7 @@ class Nics:
 
         def work(ip: Any) -> None:
             for nic in nics:
-                bridge = _bridge(ip, nic)
-                _tap(ip, nic, bridge, self._prefix + server_uuid)
+                _plug(ip, nic, self._prefix + server_uuid)
 
         self._do(f"plug the ports of server {server_uuid}", work)
 
@@ -72,12 +74,30 @@ def _name(link: Any) -> str:
     return str(link.get_attr("IFLA_IFNAME"))
 
 
+def _plug(ip: Any, nic: Nic, alias: str) -> None:
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            _tap(ip, nic, _bridge(ip, nic), alias)
+            return
+        except NetlinkError as error:
+            # Whoever wires ports removes bridges that nobody is in, and may not have heard of this port yet.
+            if error.code not in _VANISHED or not left:
+                raise
+
+
 def _bridge(ip: Any, nic: Nic) -> int:
     with _unless(_EXISTS):
         ip.link("add", ifname=nic.bridge, kind="bridge", br_stp_state=0, br_forward_delay=0)
-    (index,) = ip.link_lookup(ifname=nic.bridge)
+    index = _index(ip, nic.bridge)
     ip.link("set", index=index, state="up", mtu=nic.mtu or DEFAULT_MTU)
-    return int(index)
+    return index
+
+
+def _index(ip: Any, name: str) -> int:
+    found = ip.link_lookup(ifname=name)
+    if not found:
+        raise NetlinkError(errno.ENODEV, f"{name} has gone")
+    return int(found[0])
 
 
 def _tap(ip: Any, nic: Nic, bridge: int, alias: str) -> None:
@@ -85,7 +105,7 @@ def _tap(ip: Any, nic: Nic, bridge: int, alias: str) -> None:
     if not found:
         with _unless(_EXISTS):
             ip.link("add", ifname=nic.tap, kind="tuntap", mode="tap")
-        found = ip.link_lookup(ifname=nic.tap)
+        found = [_index(ip, nic.tap)]
     # Its own address is not the guest's: the bridge would take what is for the guest.
     address = "fe" + nic.mac[2:]
     ip.link("set", index=found[0], ifalias=alias, address=address, mtu=nic.mtu or DEFAULT_MTU)
