@@ -195,7 +195,8 @@ class MetadataService:
 def _seeded(document: tree.Document) -> tree.Document:
     if not document.fresh:
         return document
-    return replace(document, body=document.body.replace(_ENCODED_PLACE, base64.b64encode(os.urandom(SEED))))
+    seed = base64.b64encode(os.urandom(SEED))
+    return tree.Document(document.body.replace(_ENCODED_PLACE, seed), document.kind)
 
 
 def _some(document: tree.Document | None) -> tree.Document:

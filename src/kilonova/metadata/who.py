@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -32,11 +31,16 @@ class Asker:
 
 def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Raises Invalid when one that decides who asks is given twice."""
-    found = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
-    for name, times in Counter(name for name, _ in found).items():
-        if name in ONCE and times > 1:
-            raise Invalid(f"Header {name} is given {times} times.")
-    return dict(found)
+    found: dict[str, str] = {}
+    twice = set()
+    for raw_name, value in raw:
+        name = raw_name.decode("latin-1").lower()
+        if name in ONCE and name in found:
+            twice.add(name)
+        found[name] = value.decode("latin-1")
+    if twice:
+        raise Invalid(f"Header {min(twice)} is given several times.")
+    return found
 
 
 def key_of(raw: Iterable[tuple[bytes, bytes]], peer: str, settings: MetadataSettings) -> tuple[str, ...]:
