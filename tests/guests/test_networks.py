@@ -217,8 +217,8 @@ def test_dhcpv6_stateful_and_stateless(lab: Guests, six: tuple[Any, Any]) -> Non
         eventually(lambda wanted=wanted, nic=nic: wanted in lab.inside(network, here, f"ip -6 -o addr show dev {nic}"))  # type: ignore[misc]
     # The config drive names the servers too, so they are forgotten, and DHCP is asked once more.
     again = (
-        "for nic in eth0 eth1; do kill $(cat /run/dhcp6c-$nic.pid); done; sleep 2; : >/etc/resolv.conf;"
-        " for nic in eth0 eth1; do dhcp6c -c /run/dhcp6c-$nic.conf -p /run/dhcp6c-$nic.pid $nic; done"
+        "kill $(cat /run/dhcp6c.pid); sleep 2; : >/etc/resolv.conf;"
+        " dhcp6c -c /run/dhcp6c.conf -p /run/dhcp6c.pid eth0 eth1"
     )
     lab.inside(network, here, again)
     told = ["nameserver", "2001:db8::1", "nameserver", "2001:db8::2"]

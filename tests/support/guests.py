@@ -40,7 +40,7 @@ class Lab:
         for who in (self.admin, self.demo):
             who.compute.create_keypair(name="lab", public_key=public)
         self.image = self.admin.image.create_image(
-            name="tiny", filename=str(image or build_image(guest_cache())),
+            name="tiny", data=(image or build_image(guest_cache())).read_bytes(),
             disk_format="qcow2", container_format="bare",
             visibility="public", allow_duplicates=True,
         )  # fmt: skip

@@ -47,7 +47,9 @@ LOOK_AROUND = """\
 echo "I am $(hostname), up for $(cut -d. -f1 /proc/uptime) s"
 ip -4 -o addr show dev eth0 | awk '{ print "my address:", $4 }'
 echo "the metadata service says of me:"
-wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json; echo
+for name in instance-id hostname instance-type local-ipv4 public-ipv4 placement/availability-zone; do
+  echo "  $name: $(wget -q -O - http://169.254.169.254/latest/meta-data/$name)"
+done
 """
 """What is asked over SSH."""
 

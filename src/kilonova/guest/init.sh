@@ -76,13 +76,20 @@ flatten meta; flatten network
 # -- network: as network_data.json says, DHCP where it says nothing
 dhcp() { udhcpc -i $1 -n -q -O staticroutes -O mtu -t ${2:-6} -T 2 -A 1 -s /etc/udhcpc.sh >/dev/null 2>&1; }
 
-dhcp6() { # interface stateful|stateless: goes on in the background, since routers are heard after a while
-  mkdir -p /var/lib/dhcpv6
-  what="send ia-na 0"
+ask6() { # interface stateful|stateless: what dhcp6c is to do there
+  mkdir -p /run/dhcp6c.d
+  what="send ia-na ${1#eth}"
   [ $2 = stateless ] && what="information-only"
-  printf 'interface %s { %s; request domain-name-servers; script "/etc/dhcp6c.sh"; };\nid-assoc na 0 { };\n' \
-    $1 "$what" > /run/dhcp6c-$1.conf
-  dhcp6c -c /run/dhcp6c-$1.conf -p /run/dhcp6c-$1.pid $1 >/dev/null 2>&1
+  printf 'interface %s { %s; request domain-name-servers; script "/etc/dhcp6c.sh"; };\nid-assoc na %s { };\n' \
+    $1 "$what" ${1#eth} > /run/dhcp6c.d/$1
+}
+
+dhcp6() { # one client for all interfaces, in the background: routers are heard after a while
+  [ -d /run/dhcp6c.d ] || return
+  [ -f /run/dhcp6c.pid ] && kill $(cat /run/dhcp6c.pid) && sleep 2
+  mkdir -p /var/lib/dhcpv6
+  cat /run/dhcp6c.d/* > /run/dhcp6c.conf
+  (cd /run/dhcp6c.d && dhcp6c -c /run/dhcp6c.conf -p /run/dhcp6c.pid *) >/dev/null 2>&1
 }
 
 configure() { # interface [tries]
@@ -97,7 +104,7 @@ configure() { # interface [tries]
   for net in $(sed -n "s/^networks\.\([0-9]*\)\.link	$id\$/\1/p" /run/network.flat); do
     case $(value network networks.$net.type) in
       ipv4_dhcp) wants_dhcp=y;;
-      ipv6_dhcpv6-*) kind=$(value network networks.$net.type); dhcp6 $1 ${kind##*-};;
+      ipv6_dhcpv6-*) kind=$(value network networks.$net.type); ask6 $1 ${kind##*-};;
       ipv4) ip addr add $(value network networks.$net.ip_address)/$(value network networks.$net.netmask) dev $1
         for route in 0 1 2 3 4 5 6 7; do
           to=$(value network networks.$net.routes.$route.network)
@@ -113,6 +120,7 @@ configure() { # interface [tries]
 }
 
 for nic in /sys/class/net/eth*; do [ -e $nic ] && configure ${nic##*/}; done
+dhcp6
 
 # -- metadata service, where there is no config drive
 if [ $SOURCE = none ] && [ -n "$(address eth0)" ]; then
