@@ -28,6 +28,7 @@ PATIENCE = 1200.0
 
 USER_DATA = """\
 #cloud-config
+locale: false
 write_files:
 - path: /etc/found
   content: by user data

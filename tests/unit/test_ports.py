@@ -137,6 +137,16 @@ async def test_a_host_where_nothing_can_be_bound_fails_the_boot_and_leaves_no_po
     assert network.collections["ports"] == {}
 
 
+async def test_a_port_that_was_stored_and_not_bound_is_bound_by_the_next_try(
+    api: Client, network: FakeNetworking
+) -> None:
+    net = network.add_network(project_id=PROJECT)
+    network.dies_before_binding = 1
+    server = await booted(api, [{"uuid": net["id"]}])
+    (port,) = network.ports_of(server["id"])
+    assert (port["binding:host_id"], port["binding:vif_type"]) == ("host-1", "bridge")
+
+
 async def test_news_of_a_port_bring_the_shown_addresses_up_to_date(api: Client, network: FakeNetworking) -> None:
     net = network.add_network("lan", project_id=PROJECT)
     server = await booted(api, [{"uuid": net["id"]}])

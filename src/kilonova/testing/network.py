@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from kilonova.errors import Invalid, NotFound, OverQuota
+from kilonova.errors import Invalid, NotFound, OverQuota, Unavailable
 from kilonova.networking import Document, Filter, NetworkConflict
 
 Event = Callable[[str, str, str], Awaitable[None]]
@@ -36,6 +36,8 @@ class FakeNetworking:
         """By project; -1 (unlimited) unless set."""
         self.unbindable: set[str] = set()
         """Hosts on which no port can be bound."""
+        self.dies_before_binding = 0
+        """Of so many calls that make ports nothing is answered: they are stored, and not bound."""
         self.auto_networks: dict[str, str] = {}
         self.calls: Counter[str] = Counter()
         self.on_event: Event | None = None
@@ -114,6 +116,11 @@ class FakeNetworking:
             for document in made:
                 del self.collections[collection][document["id"]]
             raise
+        if collection == "ports" and self.dies_before_binding:
+            self.dies_before_binding -= 1
+            for document in made:
+                document["binding:vif_type"] = "unbound"
+            raise Unavailable("Networking does not answer.")
         return [dict(document) for document in made]
 
     async def update(self, collection: str, id: str, changes: Document) -> Document:
@@ -199,7 +206,7 @@ class FakeNetworking:
             self._get("security-groups", group)
         host = changes.pop("binding:host_id", None)
         port.update(changes)
-        if host is not None and (host or "") != port["binding:host_id"]:
+        if host is not None and ((host or "") != port["binding:host_id"] or port["binding:vif_type"] != "bridge"):
             self._bind(port, host or "")
             if not host:
                 await self._tell("network-vif-unplugged", port)

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 SALTS = 4
 """MACs that are tried for one port, should a stranger on the network have ours."""
+UNBOUND = ("binding_failed", "unbound")
+"""VIF types of ports that nobody can plug."""
 LOOKS = (1.0, 2.0, 4.0, 8.0, 10.0)
 """Seconds between looks at ports that are not wired yet; the last one repeats. Events make them come earlier."""
 
@@ -120,7 +122,7 @@ async def ensure(
         *(_bound(api, server, request, port) for request, port in zip(requests, found, strict=True))
     )
     for port in bound:
-        if port.get("binding:vif_type") in ("binding_failed", "unbound"):
+        if port.get("binding:vif_type") in UNBOUND:
             raise HostFailure(f"Networking could not bind port {port['id']} to host '{server.host}'.")
     return list(bound)
 
@@ -172,7 +174,9 @@ async def _bound(api: Networking, server: Server, request: PortRequest, port: Do
             raise Invalid(f"Port {request['port_id']} was deleted meanwhile.") from None
         if port["device_id"] not in ("", server.uuid):
             raise Invalid(f"Port {port['id']} is in use by another device meanwhile.")
-    if port["binding:host_id"] == server.host and port["device_id"] == server.uuid:
+    there = port["binding:host_id"] == server.host and port["device_id"] == server.uuid
+    # Networking stores a port first and binds it then: should it have died between, an update makes it try again.
+    if there and port.get("binding:vif_type") not in UNBOUND:
         return port
     changes = {"device_id": server.uuid, "device_owner": _owner(server), "binding:host_id": server.host}
     return await api.update("ports", port["id"], changes)
