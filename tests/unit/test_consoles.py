@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,27 +17,22 @@ from kilonova.console.settings import ConsoleSettings
 from kilonova.testing.api import Client
 from kilonova.testing.cloud import TestCloud
 from tests.support import server_rows as rows
-from tests.support.port_servers import IMAGE
+from tests.support.port_servers import IMAGE, booted
 
 NONE = "00000000-0000-0000-0000-000000000000"
 
 
 async def boot(cloud: TestCloud, api: Client) -> str:
-    body = {"server": {"name": "vm", "imageRef": IMAGE, "flavorRef": "1", "networks": "none"}}
-    answer = await api("POST", "/servers", body, token="member", version="2.104")
-    assert answer.status_code == 202, answer.text
-    server = str(answer.json()["server"]["id"])
-    await settle(api, server)
-    return server
+    return str((await booted(api, "none"))["id"])
 
 
-async def settle(api: Client, server: str) -> dict[str, Any]:
-    while True:
-        found = (await api("GET", f"/servers/{server}")).json()
-        if "server" not in found:
-            return {}
-        if found["server"]["OS-EXT-STS:task_state"] is None and found["server"]["status"] != "BUILD":
-            return dict(found["server"])
+async def settle(api: Client, server: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            found = (await api("GET", f"/servers/{server}")).json().get("server")
+            if found is None or found["OS-EXT-STS:task_state"] is None:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def ask(

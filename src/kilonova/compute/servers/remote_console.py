@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from kilonova.agent.driver import ConsoleKind
 from kilonova.bus.messages import ServerQuestion
@@ -25,12 +25,15 @@ async def remote_console(rt: Runtime, ctx: RequestContext, server: Server, proto
     Raises Invalid for a type that this cloud or this server has not, Conflict while the guest is off,
     Unavailable when its host does not answer.
     """
+    if protocol == "rdp":
+        raise Invalid("Unavailable console type rdp.")
+    what = f"Cannot 'get_{protocol}_console' instance {server.uuid} while it is in"
     if server.task_state == states.DELETING:
-        raise Conflict(
-            f"Cannot 'get_{protocol}_console' instance {server.uuid} while it is in task_state {server.task_state}"
-        )
-    if server.host is None:
+        raise Conflict(f"{what} task_state {server.task_state}")
+    if server.host is None or server.vm_state == states.BUILDING:
         raise Conflict(f"Instance {server.uuid} is not ready")
+    if server.vm_state not in tokens.LIVE:
+        raise Conflict(f"{what} vm_state {server.vm_state}")
     kind, base = _kind(rt, protocol, console_type)
     question = ServerQuestion(server_uuid=server.uuid, what="console", args={"kind": kind})
     answer = await rt.bus.ask(f"agent.{server.host}", question, TIMEOUT)
@@ -40,8 +43,6 @@ async def remote_console(rt: Runtime, ctx: RequestContext, server: Server, proto
                 raise Conflict(f"Instance {server.uuid} is not running, so it has no console.")
             case "none":
                 raise Invalid(f"Unavailable console type {console_type}.")
-        if server.vm_state == states.BUILDING:
-            raise Conflict(f"Instance {server.uuid} is not ready")
         raise Unavailable(answer.error)
     host, address, port = server.host, str(answer.data["host"]), int(str(answer.data["port"]))
 
@@ -83,9 +84,12 @@ def _kind(rt: Runtime, protocol: str, console_type: str) -> tuple[ConsoleKind, s
 def url_of(base: str, console_type: str, token: str) -> str:
     """The page's address with the token in it, where noVNC's pages and the serial page look for it."""
     parts = urlsplit(base)
-    added = f"path={quote(f'?token={token}', safe='')}" if console_type == VNC else f"token={token}"
-    query = f"{parts.query}&{added}" if parts.query else added
-    return urlunsplit(parts._replace(query=query))
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if console_type == VNC:
+        query["path"] = f"{query.get('path', '')}?token={token}"
+    else:
+        query["token"] = token
+    return urlunsplit(parts._replace(query=urlencode(query)))
 
 
 async def show(rt: Runtime, token: str) -> ConsoleToken | None:
