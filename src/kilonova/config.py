@@ -341,5 +341,8 @@ def console_settings(conf: cfg.ConfigOpts, *, proxy_url: str) -> ConsoleSettings
 def proxy_settings(conf: cfg.ConfigOpts) -> ProxySettings:
     """What a console proxy knows."""
     return ProxySettings(
-        allowed_origins=tuple(conf.console.allowed_origins), idle_timeout=float(conf.console.idle_timeout)
+        host=conf.vnc.novncproxy_host,
+        port=conf.vnc.novncproxy_port,
+        allowed_origins=tuple(conf.console.allowed_origins),
+        idle_timeout=float(conf.console.idle_timeout),
     )

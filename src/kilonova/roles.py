@@ -26,6 +26,7 @@ from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
 from kilonova.allinone import external, uplink
 from kilonova.allinone.neutron import hints_address
+from kilonova.allinone.services import services_dir
 from kilonova.allinone.settings import CloudSettings, host_in_url
 from kilonova.api.app import create_app
 from kilonova.bus.memory import MemoryBus
@@ -36,6 +37,11 @@ from kilonova.clients.image import ImageClient
 from kilonova.clients.network import NetworkClient
 from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
+from kilonova.console.consoleauth import ConsoleAuth
+from kilonova.console.proxy.files import load
+from kilonova.console.proxy.proxy import ConsoleProxy
+from kilonova.console.proxy.server import server_config
+from kilonova.console.settings import ProxySettings
 from kilonova.db import schema
 from kilonova.db.engine import Database
 from kilonova.engine import queues
@@ -78,17 +84,25 @@ class Roles:
         settings = self.settings
         conf = config.load(settings.config_files)
         compute = config.compute_settings(conf, deployment_id=settings.cloud_id)
+        proxy = config.proxy_settings(conf)
+        pages = f"http://{host_in_url(proxy.host or settings.host)}:{proxy.port or settings.ports.console}"
+        compute = replace(compute, console=config.console_settings(conf, proxy_url=pages))
         settings.log_dir.mkdir(parents=True, exist_ok=True)
         self._log = (settings.log_dir / "kilonova.log").open("a", buffering=1)
         logs.configure(self._log, debug=conf.debug)
         directory = settings.data_dir
         directory.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
-            await self._start(stack, conf, compute, directory)
+            await self._start(stack, conf, compute, proxy, directory)
             self._stack = stack.pop_all()
 
     async def _start(
-        self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, compute: ComputeSettings, directory: Path
+        self,
+        stack: contextlib.AsyncExitStack,
+        conf: cfg.ConfigOpts,
+        compute: ComputeSettings,
+        proxy: ProxySettings,
+        directory: Path,
     ) -> None:
         settings = self.settings
         world = World()
@@ -137,6 +151,7 @@ class Roles:
         metadata = MetadataService(rt, self._metadata_settings(conf))
         stack.push_async_callback(metadata.close)
         await self._serve(stack, metadata, settings.ports.metadata)
+        await self._start_consoles(stack, rt, proxy)
         tokens = IdentityTokens(identity, cache_time=conf.keystone_authtoken.token_cache_time)
         api = config.api_settings(conf, identity_url=settings.identity_url)
         await self._serve(stack, create_app(rt, tokens, projects=tokens, settings=api), settings.ports.compute)
@@ -145,6 +160,17 @@ class Roles:
         # Whatever the file says: those who ask are our own proxies.
         secret = self.settings.metadata_secret
         return replace(config.metadata_settings(conf), service_metadata_proxy=True, shared_secret=secret)
+
+    async def _start_consoles(self, stack: contextlib.AsyncExitStack, rt: Runtime, settings: ProxySettings) -> None:
+        auth = ConsoleAuth(rt)
+        await auth.start()
+        stack.push_async_callback(auth.stop)
+        files = await asyncio.to_thread(load, services_dir() / "console")
+        proxy = ConsoleProxy(rt.bus, rt.world, settings, files)
+        await proxy.start()
+        stack.push_async_callback(proxy.stop)
+        port = settings.port or self.settings.ports.console
+        await self._listen(stack, server_config(proxy, settings), port, settings.host or self.settings.bind)
 
     async def _start_agents(
         self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, rt: Runtime, images: ImageClient, directory: Path
@@ -231,19 +257,21 @@ class Roles:
 
     async def _serve(self, stack: contextlib.AsyncExitStack, app: Application, port: int) -> None:
         """Answer HTTP at one of the cloud's ports until the stack ends."""
-        family = socket.AF_INET6 if ":" in self.settings.bind else socket.AF_INET
-        listener = socket.create_server((self.settings.bind, port), family=family, backlog=1024, reuse_port=False)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                date_header=True,
-                timeout_graceful_shutdown=5,
-            )
+        server = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            date_header=True,
+            timeout_graceful_shutdown=5,
         )
+        await self._listen(stack, server, port, self.settings.bind)
+
+    async def _listen(self, stack: contextlib.AsyncExitStack, served: uvicorn.Config, port: int, address: str) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.create_server((address, port), family=family, backlog=1024, reuse_port=False)
+        server = uvicorn.Server(served)
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # signals are `up`'s
         task = asyncio.create_task(server.serve(sockets=[listener]))
 

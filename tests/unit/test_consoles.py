@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from kilonova.bus.messages import Answer, ConsumeConsoleToken, LiveConsoles, Message
-from kilonova.console.consoleauth import ADDRESS, ConsoleAuth
-from kilonova.console.settings import ConsoleSettings
+from kilonova.console.consoleauth import ConsoleAuth
+from kilonova.console.settings import CONSOLEAUTH, ConsoleSettings
 from kilonova.testing.api import Client
 from kilonova.testing.cloud import TestCloud
 from tests.support import server_rows as rows
@@ -180,7 +180,7 @@ class Auth:
         self.api = api
 
     async def __call__(self, message: Message) -> Answer:
-        return await self.api.rt.bus.ask(ADDRESS, message, 10)
+        return await self.api.rt.bus.ask(CONSOLEAUTH, message, 10)
 
     async def consume(self, token: str, session: str = "") -> dict[str, object]:
         return (await self(ConsumeConsoleToken(token=token, session=session))).data
@@ -202,7 +202,7 @@ async def test_a_token_is_consumed_once_and_looking_at_it_does_not_count(
     assert await auth.consume(token) == {"refused": "used"}
     assert await auth.consume("nonsense") == {"refused": "unknown"}
     connection = str(found["connection"])
-    assert (await auth(LiveConsoles(connections=[connection, "x"]))).data == {"ended": ["x"]}
+    assert (await auth(LiveConsoles(connections=[connection, "x"]))).data == {"ended": {"x": "replaced"}}
     await role.stop()
 
 
@@ -226,7 +226,7 @@ async def test_tokens_and_sessions_end_with_their_guest(
     connection = str((await auth.consume(used, "mine"))["connection"])
     assert (await api(method, f"/servers/{server}{path}", body, token="member")).status_code in (202, 204)
     await settle(api, server)
-    assert (await auth(LiveConsoles(connections=[connection]))).data == {"ended": [connection]}
+    assert (await auth(LiveConsoles(connections=[connection]))).data == {"ended": {connection: "revoked"}}
     assert await auth.consume(unused) == {"refused": "revoked"}
     assert await auth.consume(used, "mine") == {"refused": "revoked"}
     assert (await api("GET", f"/os-console-auth-tokens/{unused}", version="2.31")).status_code == 404

@@ -137,7 +137,10 @@ class ConsumeConsoleToken(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class LiveConsoles(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Console proxy -> consoleauth, every few seconds: the connections it has. Answered by those that `ended`."""
+    """Console proxy -> consoleauth, every few seconds: the connections it has.
+
+    Answered by those that `ended`, with the reason: `revoked`, or `replaced` by a later one of the same session.
+    """
 
     connections: list[str]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
 
 import structlog
 
@@ -12,15 +11,15 @@ from kilonova.bus import Subscription
 from kilonova.bus.heartbeats import beat
 from kilonova.bus.messages import Answer, ConsumeConsoleToken, Heartbeat, LiveConsoles, Message, ServerQuestion
 from kilonova.console import tokens
-from kilonova.console.settings import SERIAL
+from kilonova.console.settings import CONSOLEAUTH, SERIAL
 from kilonova.console.tokens import Refusal
 from kilonova.db import console_tokens
+from kilonova.db.engine import Tx
 from kilonova.errors import KilonovaError
 from kilonova.runtime import Runtime
 
 log = structlog.get_logger()
 
-ADDRESS: Final = "consoleauth"
 _SWEEP = 300.0
 _KEEP = 3600.0
 """Seconds for which an expired token's row stays, so that whoever comes too late is told so."""
@@ -37,7 +36,7 @@ class ConsoleAuth:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._subscription = await self.rt.bus.listen(ADDRESS, self._on_message)
+        self._subscription = await self.rt.bus.listen(CONSOLEAUTH, self._on_message)
         heartbeat = Heartbeat(host=self.rt.settings.host, binary="nova-consoleauth", incarnation=self.rt.world.uuid())
         self._tasks = [
             asyncio.create_task(self._sweep()),
@@ -92,9 +91,15 @@ class ConsoleAuth:
         )
 
     async def _hold(self, question: LiveConsoles) -> Answer:
-        reconnect = self.rt.settings.console.reconnect
-        going_on = await self.rt.db.write(lambda tx: console_tokens.hold(tx, question.connections, reconnect=reconnect))
-        return Answer(data={"ended": [each for each in question.connections if each not in going_on]})
+        asked, reconnect = question.connections, self.rt.settings.console.reconnect
+
+        async def hold(tx: Tx) -> dict[str, str]:
+            going_on = await console_tokens.hold(tx, asked, reconnect=reconnect)
+            ended = [each for each in asked if each not in going_on]
+            known = await console_tokens.connections(tx, ended) if ended else set()
+            return {each: "revoked" if each in known else "replaced" for each in ended}
+
+        return Answer(data={"ended": await self.rt.db.write(hold)})
 
     async def _sweep(self) -> None:
         while True:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+CONSOLEAUTH: Final = "consoleauth"
+"""The address of the role on the bus."""
 VNC = "novnc"
 SERIAL = "serial"
 """Types of consoles, as tokens have them."""
@@ -31,6 +34,10 @@ class ConsoleSettings:
 class ProxySettings:
     """What a console proxy knows. Durations in seconds, sizes in bytes."""
 
+    host: str | None = None
+    """`[vnc] novncproxy_host`: the address that it listens at; None: that of the other services."""
+    port: int | None = None
+    """`[vnc] novncproxy_port`"""
     allowed_origins: tuple[str, ...] = ()
     """`[console] allowed_origins`: host names, or host:port, whose pages may open consoles too."""
     idle_timeout: float = 0.0

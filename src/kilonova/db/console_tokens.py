@@ -91,6 +91,11 @@ async def hold(tx: Tx, connections: Sequence[str], *, reconnect: float) -> set[s
     return going_on
 
 
+async def connections(tx: Tx, asked: Sequence[str]) -> set[str]:
+    """Those that have a token still: nobody took it from them."""
+    return {str(row[0]) for row in await tx.execute(sa.select(_c.connection).where(_c.connection.in_(asked)))}
+
+
 async def revoke(tx: Tx, server_uuid: str) -> None:
     """No token of the server opens anything from now on."""
     await tx.execute(

@@ -36,6 +36,7 @@ from kilonova.agent.libvirt.disks import BASE, MIB, Disks
 from kilonova.agent.libvirt.events import Watch
 from kilonova.agent.libvirt.nics import Nics
 from kilonova.agent.libvirt.options import LibvirtOptions
+from kilonova.agent.libvirt.screen import Screen
 from kilonova.agent.libvirt.serial import SerialLine
 from kilonova.agent.threads import Pool, in_thread
 from kilonova.agent.tunnel import Tunnel
@@ -322,10 +323,11 @@ class LibvirtDriver:
 
     async def console(self, uuid: str, kind: ConsoleKind, *, ticket: bool) -> ConsoleAddress:
         port = await self._with("asking", uuid, lambda domain: asking.console_port(domain, kind))
-        if port is not None:
+        if port is not None and self.options.netns is None:
             return ConsoleAddress(host=self.options.vnc_proxyclient_address, port=port)
-        line = SerialLine(self._consoles, uuid, self.options.deployment_id)
-        return await self._tunnel.address_of(line.serve, ticket=ticket)
+        opened = Screen if port is not None else SerialLine
+        serve = opened(self._consoles, uuid, self.options.deployment_id).serve
+        return await self._tunnel.address_of(serve, ticket=ticket)
 
     # -- inside
 
