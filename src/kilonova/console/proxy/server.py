@@ -26,6 +26,7 @@ def server_config(proxy: ConsoleProxy, settings: ProxySettings, **more: Any) -> 
         ws_ping_timeout=_PING,
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         lifespan="off",
         server_header=False,
         timeout_graceful_shutdown=5,
