@@ -188,6 +188,8 @@ class Oracle(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         return self._start_compute("host-1")
 
     def test_serve(self) -> None:
+        # Off unless asked for; ours are on.
+        self.flags(enabled=True, base_url="http://127.0.0.1:6080/serial.html", group="serial_console")
         # The fixtures fall back to the rules of releases long gone; operators have today's.
         self.flags(enforce_new_defaults=True, group="oslo_policy")
         # A deployment does not check its own answers; its tests do, and refuse what would have been accepted.

@@ -6,6 +6,7 @@ from compat.play import Story
 from compat.stories import (
     actions,
     aggregates,
+    consoles,
     flavors,
     hosts,
     instance_actions,
@@ -49,6 +50,10 @@ STORIES: dict[str, Story] = {
     "actions-refused": actions.refused,
     "lock": actions.lock,
     "console-output": actions.console_output,
+    "remote-consoles": consoles.remote,
+    "console-actions": consoles.actions,
+    "consoles-in-states": consoles.states,
+    "console-auth-tokens": consoles.tokens,
     "rebuild": rebuild.rebuild,
     "rebuild-refused": rebuild.refused,
     "instance-actions": instance_actions.actions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import shutil
@@ -30,9 +31,11 @@ class Chromium:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._ids = itertools.count(1)
+        self._open = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: ClientConnection | None = None
         self._session = ""
+        self._tab = ""
 
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -44,14 +47,12 @@ class Chromium:
         with (self.directory / "browser.log").open("wb") as log:
             self._process = subprocess.Popen([PROGRAM, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         port, path = self._until(self._listening, "the browser did not start")
-        self._connection = connect(f"ws://127.0.0.1:{port}{path}", max_size=64 * 1024 * 1024, open_timeout=START)
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._call("Page.enable")
+        opened = connect(f"ws://127.0.0.1:{port}{path}", max_size=64 * 1024 * 1024, open_timeout=START)
+        self._connection = self._open.enter_context(opened)
+        self.new_tab()
 
     def stop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        self._open.close()
         if self._process is not None:
             self._process.terminate()
             try:
@@ -59,6 +60,16 @@ class Chromium:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def new_tab(self) -> None:
+        """The tab there is gives way to another one, which knows nothing of what pages kept in it."""
+        earlier, self._session = self._tab, ""
+        self._tab = str(self._call("Target.createTarget", url="about:blank")["targetId"])
+        session = self._call("Target.attachToTarget", targetId=self._tab, flatten=True)["sessionId"]
+        if earlier:
+            self._call("Target.closeTarget", targetId=earlier)
+        self._session = str(session)
+        self._call("Page.enable")
 
     def open(self, url: str) -> None:
         done = self._call("Page.navigate", url=url)
@@ -93,7 +104,7 @@ class Chromium:
             if letter != "\n":
                 code = f"Key{letter.upper()}" if letter.isalpha() else f"Digit{letter}" if letter.isdigit() else ""
                 key = {"key": letter, "text": letter, "code": "Space" if letter == " " else code}
-            self._call("Input.dispatchKeyEvent", type="rawKeyDown", **key)
+            self._call("Input.dispatchKeyEvent", type="keyDown", **key)
             self._call("Input.dispatchKeyEvent", type="keyUp", **key)
             time.sleep(0.05)
 

@@ -23,7 +23,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from kilonova.allinone import external
+from kilonova.allinone import external, screenshot
 from kilonova.allinone.clients import clouds_yaml_path
 from kilonova.allinone.errors import CloudError
 from kilonova.allinone.files import write_private
@@ -34,6 +34,9 @@ NETWORK, ROUTER, GROUP = "demo", "demo", "demo"
 RANGE = "10.20.0.0/24"
 READY = re.compile(r"guest ready \S+ \S+")
 """What the guest prints on its console when its own start is complete."""
+
+PASSWORD = "password"
+"""The file with root's, of which Compute itself keeps nothing."""
 
 BOOT_TIME = 300.0
 """Seconds until the guest must be ready: 6 on a free machine, 35 on a loaded one without hardware virtualisation."""
@@ -187,13 +190,16 @@ def ensure_server(client: Client, settings: CloudSettings, directory: Path, say:
     )
     command = (
         *("server", "create", "--image", IMAGE, "--flavor", FLAVOR, "--key-name", KEY, *networks),
-        *("--user-data", str(user_data), "--config-drive", "true", "--wait", SERVER),
+        *("--user-data", str(user_data), "--config-drive", "true", "-f", "json", "--wait", SERVER),
     )
     failure: list[CloudError] = []
 
     def create() -> None:
         try:
-            client.show(*command, timeout=BOOT_TIME)
+            created = client.show(*command, timeout=BOOT_TIME)
+            password = re.search(r'"adminPass": "([^"]+)"', created)
+            if password is not None:
+                write_private(directory / PASSWORD, password[1])
         except CloudError as error:
             failure.append(error)
 
@@ -226,6 +232,29 @@ def wait_for_guest(client: Client, say: Say) -> str:
                 + "\n".join(console.splitlines()[-10:])
             )
         time.sleep(0.3)
+
+
+def picture_of_screen(client: Client, path: Path, say: Say) -> None:
+    """Write what the guest's screen shows as PNG. Raises CloudError when it shows nothing."""
+    server = client.sdk.compute.find_server(SERVER, ignore_missing=False)
+    deadline = time.monotonic() + BOOT_TIME
+    while True:
+        url = str(client.sdk.compute.create_console(server, "novnc")["url"])
+        try:
+            picture = screenshot.save(url, path)
+        except CloudError as error:
+            if time.monotonic() > deadline:
+                raise
+            say(f"({error.message}; once more)")
+            time.sleep(1)
+            continue
+        say(f"the screen, {picture.width} x {picture.height} in {picture.colours()} colours: {path}")
+        return
+
+
+def console_url(client: Client, kind: str) -> str:
+    """An address that nobody has used yet. `kind`: novnc or serial."""
+    return client.show("console", "url", "show", f"--{kind}", "-f", "value", "-c", "url", SERVER).strip()
 
 
 def last_operation(database: Path) -> int:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kilonova.allinone.clients import clouds_yaml_path
-from kilonova.allinone.settings import CloudSettings
+from kilonova.allinone.settings import CloudSettings, host_in_url
 from kilonova.allinone.status import FRESH, Report, read_report
 from kilonova.allinone.up import UpOptions, run_down, run_up, up_detached
 
@@ -98,6 +98,7 @@ def print_usage(settings: CloudSettings, *, detached: bool) -> None:
         f"(OS_CLOUD=kilonova-demo: an ordinary user; or: . {directory / 'openrc'})",
         "",
         f"Identity {settings.identity_url}   Image {settings.image_url}   Compute {settings.compute_url}/v2.1",
+        f"Consoles http://{host_in_url(settings.host)}:{settings.ports.console}   (openstack console url show SERVER)",
         f"Logs {settings.log_dir}   Stop: {stop}",
     ):
         print(f"  {line}", flush=True)

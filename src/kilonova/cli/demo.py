@@ -24,7 +24,7 @@ def demo(
     hypervisor: Annotated[Literal["libvirt", "sim"] | None, typer.Option(help="As for `up`.")] = None,
     teardown: Annotated[bool, typer.Option("--teardown", help="Stop everything at the end.")] = False,
 ) -> None:
-    """Bring a cloud up, boot a tiny server on it and show its console. Again: safe, and fast."""
+    """Bring a cloud up, boot a tiny server on it, log in, show its screen. Again: safe, and fast."""
     began = time.monotonic()
     options = UpOptions(state_dir=state_dir.resolve(), port_offset=port_offset, hypervisor=hypervisor)
     try:
@@ -58,6 +58,12 @@ def demo(
                     say(f"    {line}")
             else:
                 say(f"(nothing answers at {address}: the hypervisor is simulated)")
+        _headline("the guest's screen")
+        steps.picture_of_screen(client, directory / "screen.png", say)
+        if not teardown:
+            for kind, what in (("novnc", "its screen"), ("serial", "its serial line")):
+                say(f"    {what} in your browser: {steps.console_url(client, kind)}")
+            say(f"    (each opens once, within 10 minutes; root's password is in {directory / steps.PASSWORD})")
     finally:
         if teardown:
             _headline("stopping everything")
@@ -89,6 +95,7 @@ def _how_to_go_on(settings: CloudSettings, private_key: Path) -> None:
         "more to try:",
         f"openstack server show {steps.SERVER}",
         f"openstack console log show {steps.SERVER}",
+        f"openstack console url show {steps.SERVER}",
         f"openstack server event list {steps.SERVER}",
         f"openstack server reboot --wait {steps.SERVER}",
         f"openstack server delete --wait {steps.SERVER}",
