@@ -51,16 +51,6 @@ class Guests(Lab):
         return self.inside(self.lan, SECOND, command)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
-    lab = Guests(tmp_path_factory.mktemp("guests") / "cloud")
-    try:
-        lab.start()
-        yield lab
-    finally:
-        lab.cloud.down()
-
-
 def test_guests_get_their_addresses_by_dhcp(lab: Guests) -> None:
     for who, network, server, address in (
         (lab.admin, lab.lan, lab.a1, FIRST),

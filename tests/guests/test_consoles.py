@@ -1,0 +1,110 @@
+"""A real guest's screen and serial line in a real browser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kilonova.allinone import libvirtd, screenshot
+from tests.guests.test_networks import Guests
+from tests.support import chromium
+from tests.support.chromium import Chromium
+from tests.support.console_pages import eventually, new_tab, pixels, terminal
+from tests.support.guests import PATIENCE
+
+pytestmark = [
+    pytest.mark.timeout(1200),
+    # Of the SDK about itself.
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+    pytest.mark.skipif(libvirtd.probe_hypervisor() is not None, reason="real guests need root, QEMU and libvirt"),
+    pytest.mark.skipif(not chromium.installed(), reason="needs Chromium"),
+]
+
+GLYPH = 20
+"""Pixels that are lit of a digit on the guest's screen, at least."""
+CURSOR = 200
+"""Pixels that may come and go by themselves."""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    browser = Chromium(tmp_path_factory.mktemp("chromium"))
+    try:
+        browser.start()
+        yield browser
+    finally:
+        browser.stop()
+
+
+def address(lab: Guests, kind: str) -> str:
+    return str(lab.admin.compute.create_console(lab.a2, kind)["url"])
+
+
+def lit(browser: Chromium) -> int:
+    """Pixels of the screen that are not black."""
+    return sum(count for colour, count in pixels(browser).items() if colour != "0,0,0")
+
+
+def at_rest(browser: Chromium) -> int:
+    """How many are lit once that does not change any more."""
+    before = -CURSOR
+    while abs((now := lit(browser)) - before) >= CURSOR // 2:
+        before = now
+        time.sleep(2)
+    return now
+
+
+def typed(browser: Chromium, text: str, shows: Callable[[int, int], bool]) -> None:
+    """Type a line on the screen, and wait for what it does to the number of lit pixels (before, after)."""
+    browser.type(text)
+    before = at_rest(browser)
+    browser.type("\n")
+    eventually(lambda: shows(before, lit(browser)), PATIENCE)
+    at_rest(browser)
+
+
+def test_the_screen_shows_text_and_a_typed_command_s_output(lab: Guests, browser: Chromium, tmp_path: Path) -> None:
+    new_tab(browser, address(lab, "novnc"))
+    browser.wait_text("#status", "Connected", PATIENCE)
+    # What the kernel and the guest's start have said.
+    eventually(lambda: lit(browser) > 100 * GLYPH, PATIENCE)
+    browser.screenshot(tmp_path / "screen.png")
+    box = browser.run("(({x, y, width, height}) => [x + width / 2, y + height / 2])"
+                      "(document.querySelector('#screen canvas').getBoundingClientRect())")  # fmt: skip
+    browser.click(*box)
+    asked_for_password = lambda before, now: now > before + 3 * GLYPH  # noqa: E731
+    typed(browser, "root", asked_for_password)
+    typed(browser, "kilonova", lambda before, now: now != before)
+    typed(browser, "clear", lambda before, now: now < 40 * GLYPH)
+    lines = 20
+    typed(browser, f"seq 7001 {7000 + lines}", lambda before, now: now > before + lines * 4 * GLYPH)
+    browser.screenshot(tmp_path / "typed.png")
+    # The same, without a browser.
+    picture = screenshot.take(address(lab, "novnc"))
+    assert picture.colours() >= 2
+    assert picture.width * picture.height == sum(pixels(browser).values())
+
+
+def test_the_serial_line_takes_commands(lab: Guests, browser: Chromium) -> None:
+    new_tab(browser, address(lab, "serial"))
+    browser.wait_text("#status", "Connected", PATIENCE)
+    browser.click(300, 300)
+    browser.type("\n")
+    eventually(lambda: "a2 login:" in terminal(browser), PATIENCE)
+    browser.type("root\n")
+    eventually(lambda: "Password:" in terminal(browser), PATIENCE)
+    browser.type("kilonova\n")
+    eventually(lambda: terminal(browser).rstrip().endswith("#"), PATIENCE)
+    browser.type("seq 7001 7003\n")
+    eventually(lambda: "\n7001\n7002\n7003\n" in terminal(browser), PATIENCE)
+    # Whoever comes later gets the line, as a browser that is gone must not keep it.
+    new_tab(browser, address(lab, "serial"))
+    browser.wait_text("#status", "Connected", PATIENCE)
+    browser.click(300, 300)
+    browser.type("seq 8001 8003\n")
+    eventually(lambda: "\n8001\n8002\n8003\n" in terminal(browser), PATIENCE)
+    browser.type("exit\n")
+    eventually(lambda: "a2 login:" in terminal(browser), PATIENCE)
