@@ -25,7 +25,7 @@ async def observe(
 
     Raises Invalid for a listener that cannot be had, or for tracing without its packages.
     """
-    tracer = config.tracer(conf, role)
+    tracer = config.tracer(conf, "all" if roles else role)
     if tracer is not None:
         tracing.use(tracer)
 

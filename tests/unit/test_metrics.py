@@ -59,9 +59,12 @@ async def test_requests_are_counted_by_route_and_status(api: Client) -> None:
 
 
 async def test_labels_of_requests_are_routes_and_never_paths(api: Client) -> None:
-    templates = {operation.template for operation in ROUTES} | {"(none)", "metadata"}
+    templates = {operation.template for operation in ROUTES} | {"(none)", "metadata", "/healthcheck"}
     for path in ("/servers/a1b2", "/servers/a1b2/ips", "/nowhere/a1b2", "/flavors/a1b2/os-extra_specs/a1b2"):
         await api("GET", path)
+    healthy = moved("kilonova_requests_total", service="compute", method="GET", route="/healthcheck", status="200")
+    await api("GET", "/healthcheck")
+    assert healthy() == 1
     await api("BREW", "/servers/a1b2")
     await api("POST", "/servers/a1b2/action", {"a1b2": None})
     found = labels_of("kilonova_request")

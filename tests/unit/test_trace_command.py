@@ -56,11 +56,11 @@ def test_steps_waits_and_gaps_stand_in_their_order() -> None:
         ("schedule", 0.5, 0.5),
         ("between steps", 1.0, 1.0),
         ("build", 2.0, 3.0),
-        ("the command's turn", 2.0, 1.0),
-        ("host", 3.0, 2.0),
+        ("turn of boot", 2.0, 1.0),
+        ("host: boot", 3.0, 2.0),
     ]
     assert [bar.depth for bar in made] == [0, 0, 0, 0, 1, 1]
-    assert made[3].host == "h1"
+    assert [bar.host for bar in made[3:]] == ["h1"] * 3
 
 
 def test_tries_and_attempts_are_told_and_pauses_of_one_reason_are_one_line() -> None:
@@ -144,10 +144,10 @@ async def test_a_servers_life_is_shown(state_dir: Path, cloud: TestCloud, api: C
     assert server["id"] in shown
     boot, reboot = shown.index("boot_with_ports  done"), shown.index("reboot  done")
     assert boot < reboot
-    for expected in ("schedule", "ports", "build", "2 tries", "Simulated failure", "prepare on host-1",
-                     "until the ports are wired", "to make and bind ports", "scheduler"):  # fmt: skip
+    for expected in ("schedule", "ports", "build", "2 tries", "Simulated failure", "host: prepare",
+                     "Networking: until the ports are wired", "Networking: to make and bind ports"):  # fmt: skip
         assert expected in shown[boot:reboot], shown
-    assert "reboot on host-1" in shown[reboot:]
+    assert "host: reboot" in shown[reboot:]
     await gone(api, server["id"])
     assert "(deleted)" in await run(state_dir, server["id"])
     assert (await run(state_dir, "web", "--limit", "1")).count("req-") == 1

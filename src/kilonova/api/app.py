@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _JSON_TYPES = (b"application/json", b"application/vnd.openstack.compute+json", b"text/plain", b"")
 _VARY: Headers = [(b"vary", b"OpenStack-API-Version"), (b"vary", b"X-OpenStack-Nova-API-Version")]
 _encoder = msgspec.json.Encoder(decimal_format="number")
+_DOCUMENTS = frozenset(("/", "/v2", "/v2/", "/v2.1", "/v2.1/", "/healthcheck"))
+"""Paths that are routes by themselves; all others without a token are anybody's guess."""
 _version_headers: dict[Version, Headers] = {}
 
 
@@ -121,7 +123,10 @@ class Api:
             return await self._run(scope, receive, headers, path[5:], base_url, legacy=False)
         if path.startswith("/v2/") and len(path) > 4:
             return await self._run(scope, receive, headers, path[3:], base_url, legacy=True)
-        return await self._without_token(scope, headers, path, base_url)
+        answer = await self._without_token(scope, headers, path, base_url)
+        if path in _DOCUMENTS:
+            answer.route = path
+        return answer
 
     # Documents for anybody
 

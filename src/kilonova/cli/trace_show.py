@@ -28,10 +28,12 @@ _COLOURS = {
     "retry": "red",
 }
 _STATES = {"done": "green", "failed": "red", "stuck": "bold red", "superseded": "yellow"}
-_MARKS = (20, 60)
+_MARKS = (12, 60)
 """Least and most characters of the line of time."""
-_TEXT = 72
+_TEXT = 75
 """Characters that the other columns get before the line of time grows."""
+_NOTES = 40
+"""Most of them for notes, if there are any."""
 
 
 def show(url: str, server: str, *, limit: int, request: str | None) -> None:
@@ -107,7 +109,8 @@ def _headline(operation: TracedOperation, now: dt.datetime) -> Text:
 
 def _table(found: list[Bar], whole: float, console_width: int) -> Table:
     least, most = _MARKS
-    width = max(least, min(most, console_width - _TEXT))
+    notes = min(_NOTES, max((len(bar.note) for bar in found), default=0))
+    width = max(least, min(most, console_width - _TEXT - notes))
     table = Table(box=None, pad_edge=False, padding=(0, 1), show_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("host", no_wrap=True)

@@ -12,13 +12,7 @@ from kilonova.workflows import ALL
 SHORT = 0.005
 """Seconds from which on a gap is worth a line."""
 
-_WAITS = {
-    "scheduler": "scheduler",
-    "turn": "the command's turn",
-    "host": "host",
-    "networking": "Networking",
-    "retry": "pause before another try",
-}
+_WAITS = {"turn": "turn of", "host": "host:", "networking": "Networking:"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +86,21 @@ def _waits(step: TracedStep, offset: float) -> list[Bar]:
     grouped: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for what, details, began, seconds in step.waits:
         grouped.setdefault((what, details), []).append((offset + began, seconds))
-    return [
-        Bar(
-            label=_WAITS.get(what, what) + (f", {len(spans)} times" if len(spans) > 1 else ""),
-            kind=what,
-            spans=tuple(spans),
-            note=details,
-            depth=1,
-        )
-        for (what, details), spans in grouped.items()
-    ]
+    return [_wait(what, details, tuple(spans)) for (what, details), spans in grouped.items()]
+
+
+def _wait(what: str, details: str, spans: tuple[tuple[float, float], ...]) -> Bar:
+    host = note = ""
+    if what in ("turn", "host"):
+        verb, _, host = details.partition(" on ")
+        label = f"{_WAITS[what]} {verb}"
+    elif what == "retry":
+        label, note = "pause before another try", details
+    else:
+        label = f"{_WAITS[what]} {details}" if what in _WAITS else what
+    if len(spans) > 1:
+        label += f", {len(spans)} times"
+    return Bar(label, what, spans, host=host, note=note, depth=1)
 
 
 def _gap(
