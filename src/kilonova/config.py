@@ -10,6 +10,7 @@ import difflib
 import re
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from oslo_config import cfg
@@ -20,6 +21,8 @@ from kilonova.console.settings import ConsoleSettings, ProxySettings
 from kilonova.errors import Invalid
 from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
 from kilonova.metrics import MetricsSettings
+from kilonova.service import foreign
+from kilonova.service.options import GROUPS as DEPLOYMENT
 from kilonova.settings import ComputeSettings, QuotaDefaults
 from kilonova.tracing import Tracer
 
@@ -179,6 +182,8 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "oslo_policy": _POLICY,
     "keystone_authtoken": _AUTHTOKEN,
 }
+for _group, _options in DEPLOYMENT.items():
+    GROUPS[_group] = [*GROUPS.get(_group, ()), *_options]
 
 
 def load(files: Sequence[Path]) -> cfg.ConfigOpts:
@@ -189,7 +194,9 @@ def load(files: Sequence[Path]) -> cfg.ConfigOpts:
     for path in files:
         if not path.is_file():
             raise Invalid(f"Configuration file {path} does not exist.")
-        _refuse_unknown(path)
+        for finding in review(path):
+            if finding.stops:
+                raise Invalid(f"Configuration file {path}: {finding.text}")
     try:
         conf(args=[], project="kilonova", default_config_files=[str(path) for path in files])
     except (cfg.Error, ValueError) as error:
@@ -198,6 +205,11 @@ def load(files: Sequence[Path]) -> cfg.ConfigOpts:
         for option in options:
             try:
                 conf[option.dest] if group == "DEFAULT" else conf[group][option.dest]
+            except cfg.NoSuchOptError as error:
+                name = error.opt_name
+                raise Invalid(
+                    f"Configuration: ${name} stands for the option '{name}', which there is not; for a $ write $$."
+                ) from error
             except (cfg.Error, ValueError) as error:
                 # The parser's own words name its classes before they come to the reason.
                 reason = str(error).split("is not valid: ")[-1]
@@ -205,28 +217,61 @@ def load(files: Sequence[Path]) -> cfg.ConfigOpts:
     return conf
 
 
-def _refuse_unknown(path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about one option of a file. `stops`: no role starts with it."""
+
+    section: str
+    name: str
+    stops: bool
+    text: str
+
+
+def review(path: Path) -> list[Finding]:
+    """What of a file is not honoured. Raises Invalid for one that is no configuration file."""
     sections: dict[str, dict[str, list[str]]] = {}
     try:
         cfg.ConfigParser(str(path), sections).parse()
     except cfg.ParseError as error:
         raise Invalid(f"Configuration file {path}: {error}") from error
-    known = {group: _names(options) for group, options in GROUPS.items()}
+    known = _known()
+    found = []
     for section, options in sections.items():
-        if section not in known:
-            raise Invalid(f"Configuration file {path}: unknown section [{section}].{_nearest(section, list(known))}")
-        for name in options:
-            if name not in known[section]:
-                hint = _nearest(name, sorted(known[section]))
-                raise Invalid(f"Configuration file {path}: unknown option '{name}' in section [{section}].{hint}")
+        if section not in known and section not in foreign.FIXED and section not in foreign.WITHOUT_EFFECT:
+            hint = _nearest(section, list(known))
+            found.append(Finding(section, "", True, f"unknown section [{section}].{hint}"))
+            continue
+        for name, values in options.items():
+            if name not in known.get(section, ()):
+                found.append(_not_ours(section, name, values[-1], known.get(section, set())))
+    return found
 
 
-def _names(options: list[cfg.Opt]) -> set[str]:
-    names = set()
-    for option in options:
-        names |= {option.name, option.dest}
-        names |= {old.name for old in option.deprecated_opts if old.name}
-    return names
+def _not_ours(section: str, name: str, value: str, known: set[str]) -> Finding:
+    place = f"[{section}] {name}"
+    fixed = foreign.FIXED.get(section, {}).get(name)
+    if fixed is not None:
+        if fixed.honoured(value):
+            return Finding(section, name, False, f"{place}: as it always is here")
+        return Finding(section, name, True, f"{place} = {value} is not honoured: {fixed.instead}.")
+    if name in foreign.HARMLESS.get(section, ()):
+        return Finding(section, name, False, f"{place}: without effect here")
+    if section in foreign.WITHOUT_EFFECT:
+        return Finding(section, name, False, f"{place}: without effect here ({foreign.WITHOUT_EFFECT[section]})")
+    return Finding(
+        section, name, True, f"unknown option '{name}' in section [{section}].{_nearest(name, sorted(known))}"
+    )
+
+
+def _known() -> dict[str, set[str]]:
+    """The names that each section may have, old ones too."""
+    known: dict[str, set[str]] = {group: set() for group in GROUPS}
+    for group, options in GROUPS.items():
+        for option in options:
+            known[group] |= {option.name, option.dest}
+            for old in option.deprecated_opts:
+                known[old.group or group].add(old.name or option.name)
+    return known
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -271,10 +316,10 @@ def metadata_settings(conf: cfg.ConfigOpts) -> MetadataSettings:
     )
 
 
-def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str) -> ComputeSettings:
-    """The Compute domain's settings."""
+def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str | None = None) -> ComputeSettings:
+    """The Compute domain's settings. `deployment_id`: whatever the file says."""
     return ComputeSettings(
-        deployment_id=deployment_id,
+        deployment_id=deployment_id or conf.deployment_id,
         host=conf.host or socket.gethostname(),
         max_limit=conf.api.max_limit,
         compute_link_prefix=conf.api.compute_link_prefix,

@@ -11,10 +11,10 @@ import structlog
 _NOISY = ("httpx", "httpcore", "aiosqlite", "asyncio", "stevedore", "aiormq", "aio_pika", "oslo_policy")
 
 
-def configure(stream: TextIO | None = None, *, debug: bool = False, as_json: bool = True) -> None:
+def configure(stream: TextIO | None = None, *, level: str = "INFO", as_json: bool = True) -> None:
     """Send our own and the libraries' logs to `stream` (None: standard error)."""
     out = stream or sys.stderr
-    level = logging.DEBUG if debug else logging.INFO
+    number = logging.getLevelNamesMapping()[level]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -24,7 +24,7 @@ def configure(stream: TextIO | None = None, *, debug: bool = False, as_json: boo
     last: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=out.isatty())
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )

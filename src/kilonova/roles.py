@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
-import socket
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import structlog
-import uvicorn
 from oslo_config import cfg
 
 from kilonova import config
 from kilonova import log as logs
-from kilonova.agent.agent import Agent
-from kilonova.agent.driver import Driver
-from kilonova.agent.journal import Journal, host_lock
-from kilonova.agent.provider_config import read_provider_config
-from kilonova.agent.report import Ticker
-from kilonova.agent.sim.driver import SimDriver, SimOptions
-from kilonova.agent.sim.state import SimState
+from kilonova.agent.sim.driver import SimOptions
 from kilonova.allinone import external, uplink
 from kilonova.allinone.neutron import hints_address
 from kilonova.allinone.services import services_dir
@@ -60,11 +49,11 @@ from kilonova.network.role import FULL_READ
 from kilonova.network.sim_plane import SimPlanes
 from kilonova.observe import observe
 from kilonova.runtime import Runtime
+from kilonova.service.agents import Machine, libvirt_driver, sim_drivers, start_agents
+from kilonova.service.deployment import log_level
+from kilonova.service.http import listen, serve, serve_as
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
-"""ASGI's."""
 
 log = structlog.get_logger()
 
@@ -89,7 +78,7 @@ class Roles:
         compute = replace(compute, console=config.console_settings(conf, proxy_url=pages))
         settings.log_dir.mkdir(parents=True, exist_ok=True)
         self._log = (settings.log_dir / "kilonova.log").open("a", buffering=1)
-        logs.configure(self._log, debug=conf.debug)
+        logs.configure(self._log, level=log_level(conf))
         directory = settings.data_dir
         directory.mkdir(parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
@@ -150,11 +139,12 @@ class Roles:
         stack.push_async_callback(cert.stop)
         metadata = MetadataService(rt, self._metadata_settings(conf))
         stack.push_async_callback(metadata.close)
-        await self._serve(stack, metadata, settings.ports.metadata)
+        await serve(stack, metadata, listen(settings.bind, settings.ports.metadata))
         await self._start_consoles(stack, rt, proxy)
         tokens = IdentityTokens(identity, cache_time=conf.keystone_authtoken.token_cache_time)
         api = config.api_settings(conf, identity_url=settings.identity_url)
-        await self._serve(stack, create_app(rt, tokens, projects=tokens, settings=api), settings.ports.compute)
+        app = create_app(rt, tokens, projects=tokens, settings=api)
+        await serve(stack, app, listen(settings.bind, settings.ports.compute))
 
     def _metadata_settings(self, conf: cfg.ConfigOpts) -> MetadataSettings:
         # Whatever the file says: those who ask are our own proxies.
@@ -170,48 +160,31 @@ class Roles:
         await proxy.start()
         stack.push_async_callback(proxy.stop)
         port = settings.port or self.settings.ports.console
-        await self._listen(stack, server_config(proxy, settings), port, settings.host or self.settings.bind)
+        listener = listen(settings.host or self.settings.bind, port)
+        await serve_as(stack, server_config(proxy, settings), listener)
 
     async def _start_agents(
         self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, rt: Runtime, images: ImageClient, directory: Path
     ) -> None:
-        journal = Journal(directory / "journal.sqlite")
-        await journal.start()
-        stack.push_async_callback(journal.close)
-        ticker = Ticker(rt.world)
-        drivers: dict[str, Driver] = {}
-        if self.settings.hypervisor == "sim":
-            state = SimState(directory / "sim.sqlite")
-            await state.start()
-            stack.push_async_callback(state.close)
-            for number in range(1, self.settings.sim_hosts + 1):
-                name = f"sim-{number:04d}"
-                options = SimOptions(download_images=True, host_ip=self.settings.host)
-                drivers[name] = SimDriver(options, rt.world, host=name, state=state)
+        settings = self.settings
+        # Simulated hosts need no locks: the state directory, which is locked, is all that they have.
+        machine = Machine(
+            directory=directory,
+            instances=settings.data_dir / "instances",
+            libvirt_uri=settings.libvirt_uri or "qemu:///system",
+            netns=settings.netns,
+            locks=directory if settings.hypervisor == "libvirt" else None,
+        )
+        if settings.hypervisor == "sim":
+            names = [f"sim-{number:04d}" for number in range(1, settings.sim_hosts + 1)]
+            options = SimOptions(download_images=True, host_ip=settings.host)
+            drivers = await sim_drivers(stack, names, options, machine, rt.world)
         else:
-            drivers[rt.settings.host] = libvirt_driver(self.settings, conf, rt.settings)
-            # Simulated hosts need none: the state directory, which is locked, is all that they have.
-            stack.enter_context(host_lock(directory, rt.settings.host))
-        for name, driver in drivers.items():
-            agent = Agent(
-                host=name,
-                driver=driver,
-                bus=rt.bus,
-                journal=journal,
-                world=rt.world,
-                images=images,
-                ticker=ticker,
-                report_interval=rt.settings.report_interval,
-                sync_power_state_interval=conf.sync_power_state_interval,
-                max_concurrent_builds=conf.max_concurrent_builds,
-                image_cache_interval=conf.image_cache.manager_interval,
-                image_cache_age=conf.image_cache.remove_unused_original_minimum_age_seconds,
-                allocation=rt.settings.allocation,
-                additions=read_provider_config(Path(conf.compute.provider_config_location), name),
-            )
-            await agent.start()
-            stack.push_async_callback(agent.stop)
-            self._hosts.append(name)
+            drivers = {rt.settings.host: libvirt_driver(conf, rt.settings, machine)}
+        await start_agents(
+            stack, conf, drivers, machine=machine, bus=rt.bus, world=rt.world, images=images, settings=rt.settings
+        )
+        self._hosts = list(drivers)
 
     async def _start_network(self, stack: contextlib.AsyncExitStack, rt: Runtime) -> None:
         settings = self.settings
@@ -255,37 +228,6 @@ class Roles:
             ),
         )
 
-    async def _serve(self, stack: contextlib.AsyncExitStack, app: Application, port: int) -> None:
-        """Answer HTTP at one of the cloud's ports until the stack ends."""
-        server = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            date_header=True,
-            timeout_graceful_shutdown=5,
-        )
-        await self._listen(stack, server, port, self.settings.bind)
-
-    async def _listen(self, stack: contextlib.AsyncExitStack, served: uvicorn.Config, port: int, address: str) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        listener = socket.create_server((address, port), family=family, backlog=1024, reuse_port=False)
-        server = uvicorn.Server(served)
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # signals are `up`'s
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-
-        async def stop() -> None:
-            server.should_exit = True
-            await task
-
-        stack.push_async_callback(stop)
-        while not server.started:
-            if task.done():
-                await task
-                raise RuntimeError(f"the server at port {port} ended at once")
-            await asyncio.sleep(0.01)
-
     async def stop(self) -> None:
         await self._stack.aclose()
 
@@ -299,36 +241,3 @@ class Roles:
         if self._network is not None:
             return self._network.role.ready()
         return None
-
-
-def libvirt_driver(settings: CloudSettings, conf: cfg.ConfigOpts, compute: ComputeSettings) -> Driver:
-    """The libvirt driver of this machine; imported only here, since the binding is optional."""
-    from kilonova.agent.libvirt.driver import LibvirtDriver
-    from kilonova.agent.libvirt.options import LibvirtOptions
-
-    machine_types = dict(entry.split("=", 1) for entry in conf.libvirt.hw_machine_type)
-    return LibvirtDriver(
-        LibvirtOptions(
-            state_path=Path(conf.instances_path) if conf.instances_path else settings.data_dir / "instances",
-            deployment_id=compute.deployment_id,
-            uri=conf.libvirt.connection_uri or settings.libvirt_uri or "qemu:///system",
-            host_name=compute.host,
-            host_ip=conf.my_ip,
-            virt_type=conf.libvirt.virt_type,
-            cpu_mode=conf.libvirt.cpu_mode,
-            cpu_models=tuple(conf.libvirt.cpu_models),
-            machine_type=machine_types.get(platform.machine()),
-            vnc_enabled=conf.vnc.enabled,
-            vnc_listen=conf.vnc.server_listen,
-            vnc_proxyclient_address=conf.vnc.server_proxyclient_address,
-            serial_proxyclient_address=conf.serial_console.proxyclient_address,
-            tb_cache_mib=conf.libvirt.tb_cache_size,
-            mem_stats_period=conf.libvirt.mem_stats_period_seconds,
-            num_pcie_ports=conf.libvirt.num_pcie_ports,
-            force_raw_images=conf.force_raw_images,
-            reserved_host_disk_mb=conf.reserved_host_disk_mb,
-            dhcp_domain=compute.dhcp_domain,
-            metadata=config.metadata_settings(conf),
-            netns=settings.netns,
-        )
-    )

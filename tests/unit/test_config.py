@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from kilonova import config
+from kilonova.cli import check
 from kilonova.errors import Invalid
+from kilonova.service import deployment, foreign
+from kilonova.service.options import ACCOUNTS
 
 SOURCES = Path(config.__file__).parent
 
@@ -60,9 +65,71 @@ def test_every_registered_option_is_read_somewhere() -> None:
     code = "\n".join(path.read_text() for path in SOURCES.rglob("*.py"))
     quota = re.search(r"conf\.quota\[name\]", code)
     assert quota
-    for group, options in config.GROUPS.items():
-        for option in options:
+    account = inspect.getsource(deployment.account)
+    for group, registered in config.GROUPS.items():
+        for option in registered:
             if group == "quota":
                 continue
             place = f"conf.{option.dest}" if group == "DEFAULT" else f"conf.{group}.{option.dest}"
-            assert re.search(re.escape(place) + r"\b", code), f"nobody reads [{group}] {option.name}"
+            read = re.search(re.escape(place) + r"\b", code)
+            if group in ACCOUNTS:
+                read = read or re.search(rf"section\.{option.dest}\b", account)
+            assert read, f"nobody reads [{group}] {option.name}"
+
+
+def test_no_option_is_both_read_and_called_without_effect() -> None:
+    known = {(group, option.name) for group, registered in config.GROUPS.items() for option in registered}
+    others = {
+        (section, name) for table in (foreign.FIXED, foreign.HARMLESS) for section in table for name in table[section]
+    }
+    assert not known & others
+    assert not {section for section in foreign.WITHOUT_EFFECT if section in config.GROUPS}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[DEFAULT]\nauth_strategy = noauth2\n",
+            "auth_strategy = noauth2 is not honoured: Identity is always",
+        ),
+        ("[DEFAULT]\nuse_neutron = False\n", "use_neutron = False is not honoured"),
+        ("[DEFAULT]\nfirewall_driver = nova.virt.firewall.IptablesFirewallDriver\n", "security groups are Neutron's"),
+        ("[glance]\nverify_glance_signatures = True\n", "signatures are not"),
+        ("[libvirt]\nimages_type = rbd\n", "images_type = rbd is not honoured: disks are qcow2 files"),
+        ("[keystone_authtoken]\nservice_token_roles_required = False\n", "service_token_roles_required = False"),
+        ("[spice]\nenabled = true\n", "consoles are VNC and serial"),
+        ("[oslo_policy]\nenforce_scope = false\n", "write other rules into policy_file"),
+    ],
+)
+def test_what_promises_more_than_is_kept_stops_the_start_with_what_replaces_it(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(Invalid, match=said):
+        config.load(write(tmp_path, text))
+
+
+def test_options_without_effect_are_named_and_harm_nothing(tmp_path: Path) -> None:
+    text = "[placement]\nauth_url = http://x\n[DEFAULT]\nauth_strategy = keystone\nrpc_response_timeout = 60\n"
+    files = write(tmp_path, text)
+    config.load(files)
+    assert [(finding.section, finding.name, finding.stops) for finding in config.review(files[0])] == [
+        ("placement", "auth_url", False),
+        ("DEFAULT", "auth_strategy", False),
+        ("DEFAULT", "rpc_response_timeout", False),
+    ]
+
+
+def test_the_check_reports_everything_at_once_and_says_by_its_exit_code_whether_a_role_would_start(
+    tmp_path: Path,
+) -> None:
+    bad = write(
+        tmp_path, "[DEFAULT]\nmy_pi = 192.0.2.7\n[libvirt]\nimages_type = rbd\n[api_database]\nconnection = x\n"
+    )
+    result = CliRunner().invoke(check.app, ["--config-file", str(bad[0])])
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in result.output.splitlines()] == ["error", "error", "ignored"]
+    assert "Did you mean 'my_ip'?" in result.output
+    good = write(tmp_path, "[DEFAULT]\nmy_ip = 192.0.2.7\n")
+    result = CliRunner().invoke(check.app, ["--config-file", str(good[0])])
+    assert (result.exit_code, result.output) == (0, "ok\n")

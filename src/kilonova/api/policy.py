@@ -54,12 +54,15 @@ class Policy:
         if self._file is None or now - self._looked < _LOOK_AGAIN:
             return
         self._looked = now
-        stamp = self._file_stamp()
-        if stamp != self._stamp:
-            self._stamp = stamp
-            self._enforcer.load_rules(force_reload=True)
-            self._decisions.clear()
-            self._admins.clear()
+        if self._file_stamp() != self._stamp:
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the file again."""
+        self._stamp = self._file_stamp()
+        self._enforcer.load_rules(force_reload=True)
+        self._decisions.clear()
+        self._admins.clear()
 
     def is_admin(self, roles: frozenset[str]) -> bool:
         """By the rule `context_is_admin`."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 
 def main() -> None:
-    """Entry point. A failure that the user can act on is one line and a remedy, never a traceback."""
-    from kilonova.allinone.errors import CloudError, from_os_error
+    """Entry point."""
     from kilonova.cli.app import app
+
+    guarded(lambda: app(prog_name="kilonova"))
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Do it. A failure that the user can act on is one line and a remedy, never a traceback."""
+    from kilonova.allinone.errors import CloudError, from_os_error
     from kilonova.errors import KilonovaError
 
     try:
-        app(prog_name="kilonova")
+        work()
     except CloudError as error:
         _fail(error.message, error.remedy)
     except KilonovaError as error:

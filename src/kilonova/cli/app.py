@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from kilonova.cli import check, roles
 from kilonova.cli.cloud import down, status, up
 from kilonova.cli.demo import demo
 from kilonova.cli.explain import explain
@@ -23,6 +24,8 @@ app.command()(demo)
 app.command()(explain)
 app.command()(guest_image)
 app.command()(trace)
+roles.add_to(app)
+app.add_typer(check.app, name="config")
 
 
 @app.callback()

@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from kilonova.api.context import NOT_GOOD, Caller
+from kilonova.clients.tls import trust
 from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Unauthorized, Unavailable
 
@@ -28,6 +29,8 @@ REFUSED_TIME = 10.0
 """Seconds for which a refused token is refused without asking again."""
 
 CACHE_SIZE = 5000
+
+DEFAULT_DOMAIN: Mapping[str, str] = {"id": "default"}
 
 ACCESS_RULES = {"OpenStack-Identity-Access-Rules": "1.0"}
 
@@ -50,22 +53,25 @@ class IdentityClient:
         username: str,
         password: str,
         project: str,
-        user_domain: str = "default",
-        project_domain: str = "default",
+        user_domain: Mapping[str, str] = DEFAULT_DOMAIN,
+        project_domain: Mapping[str, str] = DEFAULT_DOMAIN,
         timeout: float = 20.0,
+        verify: bool | str = True,
     ) -> None:
+        """Domains as Identity's API takes them. `verify`: a file of authorities, or whether certificates count."""
         self.url = url.rstrip("/").removesuffix("/v3") + "/v3"
         self._scope = {
             "auth": {
                 "identity": {
                     "methods": ["password"],
-                    "password": {"user": {"name": username, "domain": {"id": user_domain}, "password": password}},
+                    "password": {"user": {"name": username, "domain": dict(user_domain), "password": password}},
                 },
-                "scope": {"project": {"name": project, "domain": {"id": project_domain}}},
+                "scope": {"project": {"name": project, "domain": dict(project_domain)}},
             }
         }
-        self._http = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=20))
+        self._http = httpx.AsyncClient(timeout=timeout, verify=trust(verify), limits=httpx.Limits(max_connections=20))
         self._token: str | None = None
+        self._catalog: list[dict[str, Any]] = []
         self._until = 0.0
         self._asking = asyncio.Lock()
 
@@ -85,6 +91,18 @@ class IdentityClient:
         """Another service refused it: the next one is new."""
         self._token = None
 
+    async def endpoint(self, service_type: str, region: str | None = None) -> str | None:
+        """Where the catalog has a service: the internal address, else the public one. Raises Unavailable."""
+        await self.service_token()
+        found = {
+            endpoint["interface"]: endpoint["url"]
+            for service in self._catalog
+            if service["type"] == service_type
+            for endpoint in service["endpoints"]
+            if region is None or endpoint.get("region_id", endpoint.get("region")) == region
+        }
+        return found.get("internal") or found.get("public")
+
     async def _authenticate(self) -> None:
         answer = await self._send("POST", "/auth/tokens", json=self._scope)
         if answer.status_code != 201:
@@ -92,7 +110,9 @@ class IdentityClient:
                 "Identity does not let this service in.",
                 details=f"token of the service user: {answer.status_code} {answer.text[:300]}",
             )
-        self._until = _timestamp(answer.json()["token"]["expires_at"])
+        document = answer.json()["token"]
+        self._catalog = document.get("catalog", [])
+        self._until = _timestamp(document["expires_at"])
         self._token = answer.headers["X-Subject-Token"]
 
     async def ask(self, method: str, path: str, **kw: Any) -> httpx.Response:

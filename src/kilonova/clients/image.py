@@ -10,6 +10,7 @@ import httpx
 
 from kilonova import tracing
 from kilonova.agent.driver import ImageSpec
+from kilonova.clients.tls import trust
 from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Invalid, NotFound, Transient, Unavailable
 from kilonova.runtime import Image
@@ -30,10 +31,11 @@ _CORE = {
 class ImageClient:
     """`endpoint` without a version, e.g. http://controller:9292; `token` gives the service user's."""
 
-    def __init__(self, endpoint: str, token: TokenSource, *, timeout: float = 20.0) -> None:
+    def __init__(self, endpoint: str, token: TokenSource, *, timeout: float = 20.0, verify: bool | str = True) -> None:
+        """`verify`: a file of authorities, or whether certificates count."""
         self.endpoint = endpoint.rstrip("/")
         self._token = token
-        self._http = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=50))
+        self._http = httpx.AsyncClient(timeout=timeout, verify=trust(verify), limits=httpx.Limits(max_connections=50))
         self._asked: dict[tuple[str, str], tuple[float, asyncio.Future[Image]]] = {}
 
     async def close(self) -> None:

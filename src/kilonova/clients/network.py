@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from kilonova import tracing
+from kilonova.clients.tls import trust
 from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Forbidden, Invalid, KilonovaError, NotFound, OverQuota, Unavailable
 from kilonova.networking import Document, Filter, NetworkConflict
@@ -50,15 +51,21 @@ class NetworkClient:
     """
 
     def __init__(
-        self, endpoint: str, token: TokenSource, *, forget: Callable[[], None] | None = None, timeout: float = 60.0
+        self,
+        endpoint: str,
+        token: TokenSource,
+        *,
+        forget: Callable[[], None] | None = None,
+        timeout: float = 60.0,
+        verify: bool | str = True,
     ) -> None:
-        """`forget`: told when Networking refuses the token."""
+        """`forget`: told when Networking refuses the token. `verify`: as for Image."""
         self.endpoint = endpoint.rstrip("/").removesuffix("/v2.0") + "/v2.0"
         self.calls = 0
         self._token = token
         self._forget = forget or (lambda: None)
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-        self._http = httpx.AsyncClient(timeout=timeout, limits=limits)
+        self._http = httpx.AsyncClient(timeout=timeout, verify=trust(verify), limits=limits)
 
     async def close(self) -> None:
         await self._http.aclose()

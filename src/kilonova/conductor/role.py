@@ -40,6 +40,9 @@ from kilonova.workflows.env import Env
 
 log = structlog.get_logger()
 
+DRAIN = 5.0
+"""Seconds that operations get at the end to reach a resting point."""
+
 PLUGGING = ("vif-plugged", "vif-unplugged")
 """Events after which Networking tells of a port what it told before, but for its status."""
 
@@ -54,11 +57,13 @@ class Conductor:
         concurrency: int = 200,
         lease: float = LEASE,
         sweep: float = SWEEP,
+        drain: float = DRAIN,
         probe: Probe = no_probe,
         pace: Pace = PACE,
         workflows: Mapping[str, Workflow[Env]] = ALL,
     ) -> None:
         self.rt = rt
+        self.drain = drain
         self.id = rt.world.uuid()
         self.address = f"conductor.{self.id}"
         self.hosts = Hosts(rt.db, rt.world, rt.settings, pace)
@@ -105,7 +110,7 @@ class Conductor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.network_info.stop()
-        await self.engine.stop()
+        await self.engine.stop(drain=self.drain)
         for subscription in self._subscriptions:
             await subscription.close()
         await self.hosts.stop()

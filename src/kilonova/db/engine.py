@@ -90,7 +90,16 @@ async def _inside(work: Work[T], tx: Tx) -> T:
 class Database:
     """One database, its pools, and a count of the statements sent (`statements`)."""
 
-    def __init__(self, url: str, *, pool_size: int = 10, synchronous: str = "FULL") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        max_overflow: int = 10,
+        recycle: int = 600,
+        synchronous: str = "FULL",
+    ) -> None:
+        """Connections kept, and beyond for a while; seconds after which one is replaced. `synchronous`: SQLite's."""
         self.url = async_url(url)
         self.statements = 0
         self.on_statement: Callable[[str], None] | None = None
@@ -111,8 +120,8 @@ class Database:
             self._engine = create_async_engine(
                 self.url,
                 pool_size=pool_size,
-                max_overflow=pool_size,
-                pool_recycle=600,
+                max_overflow=max_overflow,
+                pool_recycle=recycle,
                 pool_pre_ping=False,
                 isolation_level="READ COMMITTED",
                 **options,

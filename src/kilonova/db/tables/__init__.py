@@ -13,6 +13,7 @@ from kilonova.db.tables.migrations import migrations
 from kilonova.db.tables.operations import operation_steps, operations
 from kilonova.db.tables.quotas import quota_classes, quota_usages, quotas
 from kilonova.db.tables.server_groups import instance_group_hosts, instance_groups
+from kilonova.db.tables.shadow import shadow_rows
 
 __all__ = [
     "aggregate_hosts",
@@ -35,6 +36,7 @@ __all__ = [
     "quota_usages",
     "quotas",
     "services",
+    "shadow_rows",
     "tags",
     "tombstones",
 ]

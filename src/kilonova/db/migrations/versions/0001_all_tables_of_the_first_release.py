@@ -474,6 +474,18 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "shadow_rows",
+        sa.Column("id", Id, nullable=False),
+        sa.Column("table_name", sa.String(length=255), nullable=False),
+        sa.Column("server_uuid", sa.String(length=36), nullable=True),
+        sa.Column("deleted_at", DateTime, nullable=False, comment="The server"),
+        sa.Column("archived_at", DateTime, nullable=False),
+        sa.Column("document", Json, nullable=False, comment="The row"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shadow_rows")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_shadow_rows_deleted_at", "shadow_rows", ["deleted_at"])
+    op.create_table(
         "tags",
         sa.Column("resource_id", sa.String(length=36), nullable=False),
         sa.Column("tag", Tag, nullable=False),

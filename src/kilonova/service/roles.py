@@ -1,0 +1,178 @@
+"""The roles, each with its start, which imports what only that role is made of."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+from kilonova import config
+from kilonova.runtime import Runtime
+from kilonova.service import deployment
+from kilonova.service.http import serve
+from kilonova.service.process import Role, Started
+
+
+async def start_api(started: Started) -> None:
+    """The Compute API, and the metadata service where enabled_apis says so."""
+    rt = await started.parts.runtime()
+    for name in deployment.enabled_apis(started.conf):
+        await (_serve_compute if name == "osapi_compute" else _serve_metadata)(started, rt)
+
+
+async def start_metadata(started: Started) -> None:
+    await _serve_metadata(started, await started.parts.runtime())
+
+
+async def start_conductor(started: Started) -> None:
+    from kilonova.conductor.role import Conductor
+
+    rt = await started.parts.runtime()
+    conductor = Conductor(
+        rt,
+        concurrency=started.conf.conductor.concurrency,
+        lease=float(started.conf.conductor.lease),
+        drain=float(started.grace),
+    )
+    await conductor.start()
+    started.stack.push_async_callback(conductor.stop)
+
+
+async def start_scheduler(started: Started) -> None:
+    from kilonova.conductor.scheduling import Scheduler
+
+    parts = started.parts
+    scheduler = Scheduler(await parts.database(), await parts.bus(), parts.world, parts.settings)
+    await scheduler.start()
+    started.stack.push_async_callback(scheduler.stop)
+
+
+async def start_consoleauth(started: Started) -> None:
+    from kilonova.console.consoleauth import ConsoleAuth
+
+    consoleauth = ConsoleAuth(await started.parts.runtime())
+    await consoleauth.start()
+    started.stack.push_async_callback(consoleauth.stop)
+
+
+async def start_network(started: Started) -> None:
+    """For a Neutron with Kilonova's mechanism driver; its hints arrive at the same machine only."""
+    from kilonova.network.desired import plans
+    from kilonova.network.link import NetworkService
+    from kilonova.network.rest import NeutronRest
+    from kilonova.network.role import FULL_READ
+
+    parts = started.parts
+    session = parts.session(deployment.network_account(started.conf))
+    rest = NeutronRest(await parts.network_endpoint(session), session.service_token)
+    started.stack.push_async_callback(rest.close)
+    service = NetworkService(
+        rest,
+        await parts.bus(),
+        parts.world,
+        compute=plans,
+        hints_address=f"@kilonova-{parts.settings.deployment_id}-network",
+        full_read=FULL_READ,
+    )
+    await service.start()
+    started.stack.push_async_callback(service.stop)
+
+
+async def start_compute(started: Started) -> None:
+    """No database, no account: broker, Image and hypervisor are all that a host knows."""
+    from kilonova.service.agents import Machine, make_drivers, start_agents
+
+    parts, conf = started.parts, started.conf
+    state = deployment.state_path(conf)
+    machine = Machine(directory=state / "agent", instances=state / "instances", locks=deployment.lock_path(conf))
+    drivers = await make_drivers(started.stack, conf, parts.settings, machine, parts.world)
+    images = parts.images_for_hosts()
+    await start_agents(
+        started.stack,
+        conf,
+        drivers,
+        machine=machine,
+        bus=await parts.bus(),
+        world=parts.world,
+        images=images,
+        settings=parts.settings,
+        drain=float(started.grace),
+    )
+
+
+async def _serve_compute(started: Started, rt: Runtime) -> None:
+    from kilonova.api.app import create_app
+    from kilonova.clients.identity import IdentityTokens
+
+    conf, account = started.conf, deployment.account(started.conf)
+    tokens = IdentityTokens(
+        started.parts.identity(),
+        cache_time=conf.keystone_authtoken.token_cache_time,
+        service_roles=frozenset(role.lower() for role in conf.keystone_authtoken.service_token_roles),
+    )
+    app = create_app(rt, tokens, projects=tokens, settings=config.api_settings(conf, identity_url=account.url))
+    started.reloads.append(lambda _: app.policy.reload())
+    listening = started.listeners["osapi_compute"]
+    await serve(started.stack, app, listening.socket, certificate=listening.certificate, grace=max(1, started.grace))
+
+
+async def _serve_metadata(started: Started, rt: Runtime) -> None:
+    from kilonova.metadata.service import MetadataService
+
+    service = MetadataService(rt, config.metadata_settings(started.conf))
+    started.stack.push_async_callback(service.close)
+    listening = started.listeners["metadata"]
+    await serve(
+        started.stack, service, listening.socket, certificate=listening.certificate, grace=max(1, started.grace)
+    )
+
+
+def _api_listeners(conf: cfg.ConfigOpts) -> dict[str, deployment.Listener]:
+    known = {"osapi_compute": deployment.compute_listener, "metadata": deployment.metadata_listener}
+    return {name: known[name](conf) for name in deployment.enabled_apis(conf)}
+
+
+ROLES = {
+    role.name: role
+    for role in (
+        Role(
+            name="api",
+            program="nova-api",
+            start=start_api,
+            workers=lambda conf: int(conf.osapi_compute_workers),
+            listeners=_api_listeners,
+        ),
+        Role(
+            name="metadata",
+            program="nova-api-metadata",
+            start=start_metadata,
+            workers=lambda conf: int(conf.metadata_workers),
+            listeners=lambda conf: {"metadata": deployment.metadata_listener(conf)},
+        ),
+        Role(
+            name="conductor",
+            program="nova-conductor",
+            start=start_conductor,
+            workers=lambda conf: int(conf.conductor.workers),
+        ),
+        Role(
+            name="scheduler",
+            program="nova-scheduler",
+            start=start_scheduler,
+            workers=lambda conf: int(conf.scheduler.workers),
+        ),
+        Role(
+            name="consoleauth",
+            program="nova-consoleauth",
+            start=start_consoleauth,
+        ),
+        Role(
+            name="network",
+            program="kilonova-network",
+            start=start_network,
+        ),
+        Role(
+            name="compute",
+            program="nova-compute",
+            start=start_compute,
+        ),
+    )
+}

@@ -1,0 +1,205 @@
+"""Kilonova as a deployment runs it: processes of every role by the real command line, on MariaDB and RabbitMQ."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.mariadb import MariaDB
+from tests.support.processes import accepts, end, free_port, spawn, wait_until
+from tests.support.rabbit import Broker
+from tests.support.stand_ins import IMAGE, PASSWORD
+
+__all__ = ["IMAGE", "Cluster", "Member", "make_cluster"]
+
+ROOT = Path(__file__).parents[2]
+
+DEFAULTS = {"api": 2, "conductor": 2, "scheduler": 2, "compute": 4}
+"""Processes of each role."""
+
+
+@dataclass(kw_only=True)
+class Member:
+    """One process of a role, with a configuration and a log of its own."""
+
+    role: str
+    name: str
+    config: Path
+    log: Path
+    notify: Path
+    port: int = 0
+    """Where its API answers."""
+    process: subprocess.Popen[bytes] | None = None
+    deaths: int = 0
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    directory: Path
+    mariadb: MariaDB
+    broker: Broker
+    database: str
+    transport_url: str
+    prefix: str
+    identity_port: int
+    hosts: int = 50
+    """Of each compute process."""
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """More of nova.conf, by section."""
+    members: dict[str, Member] = field(default_factory=dict)
+
+    def text(self, name: str, port: int) -> str:
+        """A nova.conf."""
+        sections: dict[str, dict[str, object]] = {
+            "DEFAULT": {
+                "host": name,
+                "my_ip": "127.0.0.1",
+                "transport_url": self.transport_url,
+                "control_exchange": self.prefix,
+                "state_path": self.directory / name,
+                "enabled_apis": "osapi_compute",
+                "osapi_compute_listen": "127.0.0.1",
+                "osapi_compute_listen_port": port,
+                "compute_driver": "sim",
+                "graceful_shutdown_timeout": 2,
+            },
+            "database": {"connection": self.database},
+            "keystone_authtoken": {
+                "auth_url": f"http://127.0.0.1:{self.identity_port}",
+                "auth_type": "password",
+                "username": "nova",
+                "password": PASSWORD,
+                "project_name": "service",
+            },
+            "glance": {"host": "127.0.0.1", "port": self.identity_port},
+            "sim": {"hosts": self.hosts, "durations": "running:0.02,disks:0.02,absent:0.02"},
+            "quota": {"instances": -1, "cores": -1, "ram": -1},
+        }
+        for section, options in self.options.items():
+            sections.setdefault(section, {}).update(options)
+        lines = []
+        for section, options in sections.items():
+            lines += [f"[{section}]", *(f"{key} = {value}" for key, value in options.items()), ""]
+        return "\n".join(lines)
+
+    def add(self, role: str) -> Member:
+        """One more process of a role; it is started by `start`."""
+        number = sum(member.role == role for member in self.members.values()) + 1
+        name = f"{role}{number}"
+        port = free_port() if role == "api" else 0
+        config = self.directory / f"{name}.conf"
+        config.write_text(self.text(name, port or 8774))
+        member = Member(
+            role=role,
+            name=name,
+            config=config,
+            log=self.directory / f"{name}.log",
+            notify=self.directory / f"{name}.notify",
+            port=port,
+        )
+        self.members[name] = member
+        return member
+
+    def start(self, *members: Member, timeout: float = 90.0) -> None:
+        """Start processes at once and wait until each has said that it serves."""
+        waiting = []
+        for member in members:
+            member.notify.unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            listener.bind(str(member.notify))
+            listener.settimeout(1.0)
+            environment = {**os.environ, "NOTIFY_SOCKET": str(member.notify), "PYTHONPATH": str(ROOT / "src")}
+            command = [sys.executable, "-m", "kilonova.cli", member.role, "--config-file", str(member.config)]
+            member.process = spawn(command, log=member.log, env=environment)
+            waiting.append((member, listener))
+        until = time.monotonic() + timeout
+        for member, listener in waiting:
+            with listener:
+                while True:
+                    with contextlib.suppress(TimeoutError):
+                        if b"READY=1" in listener.recv(4096):
+                            break
+                    assert member.process is not None
+                    if member.process.poll() is not None or time.monotonic() > until:
+                        text = member.log.read_text(errors="replace")[-3000:]
+                        raise RuntimeError(f"{member.name} did not start ({member.process.poll()}):\n{text}")
+
+    def kill(self, member: Member) -> None:
+        """kill -9."""
+        assert member.process is not None
+        end(member.process, how=signal.SIGKILL)
+        member.deaths += 1
+
+    def of(self, role: str) -> list[Member]:
+        return [member for member in self.members.values() if member.role == role]
+
+    def stop(self) -> None:
+        running = [member.process for member in self.members.values() if member.process is not None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        for process in running:
+            end(process, timeout=15.0)
+
+
+@contextlib.contextmanager
+def make_cluster(
+    mariadb: MariaDB,
+    broker: Broker,
+    *,
+    counts: Mapping[str, int] = DEFAULTS,
+    hosts: int = 50,
+    options: Mapping[str, Mapping[str, object]] | None = None,
+    transport_url: str | None = None,
+) -> Iterator[Cluster]:
+    """A cluster on a database of its own; all of its processes run. Keeps its logs when the test fails."""
+    directory = Path(tempfile.mkdtemp(prefix="kn-cluster-"))
+    port = free_port()
+    cluster = Cluster(
+        directory=directory,
+        mariadb=mariadb,
+        broker=broker,
+        database=mariadb.new_database(),
+        transport_url=transport_url or broker.transport_url,
+        prefix=f"kn-{uuid.uuid4().hex[:8]}",
+        identity_port=port,
+        hosts=hosts,
+        options=options or {},
+    )
+    log = directory / "stand-ins.log"
+    stand_ins = spawn([sys.executable, "-m", "tests.support.stand_ins", str(port)], log=log, env=dict(os.environ))
+    try:
+        wait_until(lambda: accepts(port), stand_ins, what="the stand-ins", log=log)
+        members = [cluster.add(role) for role, count in counts.items() for _ in range(count)]
+        subprocess.run(
+            [sys.executable, "-m", "kilonova.cli.manage", "--config-file", str(members[0].config), "db", "sync"],
+            check=True,
+            timeout=120,
+        )
+        cluster.start(*members)
+        yield cluster
+        cluster.stop()
+    except BaseException:
+        print(f"the cluster's logs: {directory}", file=sys.stderr)
+        cluster.stop()
+        raise
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        end(stand_ins)

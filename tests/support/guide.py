@@ -1,0 +1,104 @@
+"""The two nova.conf files of the installation guide, as it prints them."""
+
+from __future__ import annotations
+
+CONTROLLER = """\
+[database]
+connection = mysql://nova:Password123$@controller01/nova
+
+[DEFAULT]
+rpc_backend = rabbit
+
+[oslo_messaging_rabbit]
+rabbit_host = controller01
+rabbit_userid = openstack
+rabbit_password = Password123$
+
+[DEFAULT]
+auth_strategy = keystone
+
+[keystone_authtoken]
+auth_uri = http://controller01:5000
+auth_url = http://controller01:35357
+auth_plugin = password
+project_domain_id = default
+user_domain_id = default
+project_name = service
+username = nova
+password = Password123$
+
+[DEFAULT]
+my_ip = 192.168.101.11
+
+[DEFAULT]
+network_api_class = nova.network.neutronv2.api.API
+security_group_api = neutron
+linuxnet_interface_driver = nova.network.linux_net.NeutronLinuxBridgeInterfaceDriver
+firewall_driver = nova.virt.firewall.NoopFirewallDriver
+
+[vnc]
+vncserver_listen = $my_ip
+vncserver_proxyclient_address = $my_ip
+
+[glance]
+host = controller01
+
+[oslo_concurrency]
+lock_path = /var/lib/nova/tmp
+
+[DEFAULT]
+enabled_apis=osapi_compute,metadata
+
+[DEFAULT]
+verbose = True
+"""
+
+COMPUTE = """\
+[DEFAULT]
+rpc_backend = rabbit
+
+[oslo_messaging_rabbit]
+rabbit_host = controller01
+rabbit_userid = openstack
+rabbit_password = Password123$
+
+[DEFAULT]
+auth_strategy = keystone
+
+[keystone_authtoken]
+auth_uri = http://controller01:5000
+auth_url = http://controller01:35357
+auth_plugin = password
+project_domain_id = default
+user_domain_id = default
+project_name = service
+username = nova
+password = Password123$
+
+[DEFAULT]
+my_ip = 192.168.101.21
+
+[DEFAULT]
+network_api_class = nova.network.neutronv2.api.API
+security_group_api = neutron
+linuxnet_interface_driver = nova.network.linux_net.NeutronLinuxBridgeInterfaceDriver
+firewall_driver = nova.virt.firewall.NoopFirewallDriver
+
+[vnc]
+enabled = true
+vncserver_listen = 0.0.0.0
+vncserver_proxyclient_address = $my_ip
+novncproxy_base_url = http://controller01:6080/vnc_auto.html
+
+[glance]
+host = controller01
+
+[oslo_concurrency]
+lock_path = /var/lib/nova/tmp
+
+[DEFAULT]
+verbose = True
+
+[libvirt]
+virt_type = qemu
+"""

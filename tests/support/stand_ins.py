@@ -1,0 +1,104 @@
+"""Identity and Image in one small process: `python -m tests.support.stand_ins PORT`.
+
+A token says itself what it stands for, `USER:PROJECT:ROLE,ROLE`; there is one image, of 64 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import uvicorn
+
+SERVICE_TOKEN = "nova:service:admin,service"
+PASSWORD = "Password123$"
+IMAGE = "70f5c0de-0000-4000-8000-00000000cafe"
+NEVER = "2099-01-01T00:00:00.000000Z"
+DATA = bytes(64)
+
+
+def token_document(token: str, port: int) -> dict[str, Any] | None:
+    """What Identity says of a token; None for one that is no good."""
+    parts = token.split(":")
+    if len(parts) != 3:
+        return None
+    user, project, roles = parts
+    url = f"http://127.0.0.1:{port}"
+    return {
+        "token": {
+            "methods": ["password"],
+            "expires_at": NEVER,
+            "user": {"id": user, "name": user, "domain": {"id": "default", "name": "Default"}},
+            "project": {"id": project, "name": project, "domain": {"id": "default", "name": "Default"}},
+            "roles": [{"id": role, "name": role} for role in roles.split(",")],
+            "catalog": [
+                {
+                    "type": "image",
+                    "endpoints": [{"interface": "public", "region": "RegionOne", "region_id": "RegionOne", "url": url}],
+                }
+            ],
+        }
+    }
+
+
+def image_document(image_id: str) -> dict[str, Any]:
+    return {
+        "id": image_id,
+        "name": "tiny",
+        "status": "active",
+        "visibility": "public",
+        "owner": "service",
+        "size": len(DATA),
+        "disk_format": "raw",
+        "container_format": "bare",
+        "min_disk": 0,
+        "min_ram": 0,
+        "checksum": None,
+    }
+
+
+class StandIns:
+    """ASGI."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        status, extra, content = self.answer(scope["method"], scope["path"], headers, body)
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        sent = [(b"content-length", str(len(data)).encode()), (b"content-type", b"application/json"), *extra]
+        await send({"type": "http.response.start", "status": status, "headers": sent})
+        await send({"type": "http.response.body", "body": data})
+
+    def answer(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, list[tuple[bytes, bytes]], Any]:
+        if path == "/v3/auth/tokens" and method == "POST":
+            given = json.loads(body)["auth"]["identity"]["password"]["user"]
+            if (given["name"], given["password"]) != ("nova", PASSWORD):
+                return 401, [], {}
+            return 201, [(b"x-subject-token", SERVICE_TOKEN.encode())], token_document(SERVICE_TOKEN, self.port)
+        if headers.get("x-auth-token") != SERVICE_TOKEN:
+            return 401, [], {}
+        if path == "/v3/auth/tokens":
+            found = token_document(headers["x-subject-token"], self.port)
+            return (200, [], found) if found else (404, [], {})
+        if path.startswith("/v3/projects/"):
+            return 200, [], {"project": {"id": path.rpartition("/")[2]}}
+        if path == f"/v2/images/{IMAGE}":
+            return 200, [], image_document(IMAGE)
+        if path == f"/v2/images/{IMAGE}/file":
+            return 200, [], DATA
+        return 404, [], {}
+
+
+if __name__ == "__main__":
+    uvicorn.run(StandIns(int(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
