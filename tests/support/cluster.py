@@ -140,6 +140,19 @@ class Cluster:
                         text = member.log.read_text(errors="replace")[-3000:]
                         raise RuntimeError(f"{member.name} did not start ({member.process.poll()}):\n{text}")
 
+    def query(self, sql: str) -> list[list[str]]:
+        """Rows of the cluster's database, as text."""
+        name = self.database.rpartition("/")[2]
+        return [line.split("\t") for line in self.mariadb.execute(f"USE {name}; {sql}").splitlines()]
+
+    def wait_for_hosts(self, count: int, timeout: float = 60.0) -> None:
+        """Until so many have reported."""
+        until = time.monotonic() + timeout
+        while int(self.query("SELECT COUNT(*) FROM compute_nodes")[0][0]) < count:
+            if time.monotonic() > until:
+                raise RuntimeError(f"not all of {count} hosts have reported")
+            time.sleep(0.2)
+
     def kill(self, member: Member) -> None:
         """kill -9."""
         assert member.process is not None
@@ -192,7 +205,10 @@ def make_cluster(
             check=True,
             timeout=120,
         )
-        cluster.start(*members)
+        # Hosts last: a report that is sent before there is a conductor's queue is repeated only after a while.
+        cluster.start(*(member for member in members if member.role != "compute"))
+        cluster.start(*cluster.of("compute"))
+        cluster.wait_for_hosts(hosts * counts.get("compute", 0))
         yield cluster
         cluster.stop()
     except BaseException:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 import re
 import sys
 import uuid
-import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -79,7 +79,7 @@ def with_database(work: Callable[[Database], Awaitable[T]], *, unreachable: int 
             await db.close()
 
     # The driver repeats MariaDB's notes on names of primary keys, which it does not keep.
-    warnings.filterwarnings("ignore", message="Name '.*' ignored for PRIMARY key")
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)
     try:
         return asyncio.run(run())
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -47,13 +47,12 @@ async def _move(tx: Tx, now: dt.datetime, before: dt.datetime | None, limit: int
     if not chosen:
         return moved
     deleted_at = {row.uuid: row.deleted_at for row in chosen}
-    uuids = list(deleted_at)
-    steps = sa.select(operations.c.id).where(operations.c.server_uuid.in_(uuids))
-    ids = [row.id for row in await tx.execute(steps)]
-    moved += await _take(tx, operation_steps, operation_steps.c.operation_id, ids, now, {})
-    for table, column in _children():
-        moved += await _take(tx, table, column, uuids, now, deleted_at)
-    moved += await _take(tx, instances, c.uuid, uuids, now, deleted_at)
+    servers = {uuid: uuid for uuid in deleted_at}
+    theirs = sa.select(operations.c.id, operations.c.server_uuid).where(operations.c.server_uuid.in_(servers))
+    steps = {row.id: row.server_uuid for row in await tx.execute(theirs)}
+    moved += await _take(tx, operation_steps, operation_steps.c.operation_id, steps, now, deleted_at)
+    for table, column in [*_children(), (instances, c.uuid)]:
+        moved += await _take(tx, table, column, servers, now, deleted_at)
     return moved
 
 
@@ -67,27 +66,28 @@ async def _take(
     tx: Tx,
     table: sa.Table,
     column: sa.ColumnElement[Any],
-    values: Sequence[Any],
+    servers: Mapping[Any, str],
     now: dt.datetime,
-    deleted_at: dict[str, Any],
+    deleted_at: Mapping[str, Any],
 ) -> Counter[str]:
-    if not values:
+    """`servers`: by the column's values."""
+    if not servers:
         return Counter()
-    rows = (await tx.execute(sa.select(table).where(column.in_(values)))).mappings().all()
+    rows = (await tx.execute(sa.select(table).where(column.in_(servers)))).mappings().all()
     if not rows:
         return Counter()
     documents = [
         {
             "table_name": table.name,
-            "server_uuid": None if table is operation_steps else row[column],
-            "deleted_at": deleted_at.get(row[column]) or now,
+            "server_uuid": servers[row[column]],
+            "deleted_at": deleted_at[servers[row[column]]] or now,
             "archived_at": now,
             "document": msgspec.to_builtins(dict(row)),
         }
         for row in rows
     ]
     await tx.execute(sa.insert(shadow_rows), documents)
-    await tx.execute(sa.delete(table).where(column.in_(values)))
+    await tx.execute(sa.delete(table).where(column.in_(servers)))
     return Counter({table.name: len(rows)})
 
 

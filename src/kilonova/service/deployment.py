@@ -79,7 +79,6 @@ def database(conf: cfg.ConfigOpts) -> DatabaseOptions:
 
 def broker(conf: cfg.ConfigOpts, program: str) -> RabbitOptions:
     """`transport_url`, or what [oslo_messaging_rabbit] says. Raises Invalid."""
-    rabbit = conf.oslo_messaging_rabbit
     tls = bool(conf.oslo_messaging_rabbit.ssl)
     if conf.transport_url:
         brokers, tls = parse_transport_url(conf.transport_url, tls=tls)
@@ -97,7 +96,7 @@ def broker(conf: cfg.ConfigOpts, program: str) -> RabbitOptions:
     return RabbitOptions(
         brokers=tuple(brokers),
         tls=files if tls else None,
-        heartbeat=rabbit.heartbeat_timeout_threshold,
+        heartbeat=conf.oslo_messaging_rabbit.heartbeat_timeout_threshold,
         prefix=conf.control_exchange,
         name=f"{program}@{host_name(conf)}",
     )

@@ -146,7 +146,6 @@ WITHOUT_EFFECT: dict[str, str] = {
     "healthcheck": "it always answers",
     "cors": "no headers for foreign pages are sent",
     "guestfs": "nothing is written into images",
-    "crypto": "certificates are kept in the database",
     "devices": "there are none of these devices",
 }
 """Whole sections."""
@@ -190,6 +189,8 @@ default_floating_pool extension_sync_interval http_retries ovs_bridge physnets r
 service_name service_type split_loggers timeout url_timeout valid_interfaces
 [glance]
 debug num_retries region_name service_name service_type timeout valid_interfaces
+[crypto]
+ca_file crl_file key_file keys_path project_cert_subject use_project_ca user_cert_subject
 [oslo_concurrency]
 disable_process_locking
 [libvirt]

@@ -115,6 +115,9 @@ WSGI: list[cfg.Opt] = [
     cfg.StrOpt("ssl_cert_file", deprecated_group="DEFAULT", help="Certificate of listeners with TLS"),
     cfg.StrOpt("ssl_key_file", deprecated_group="DEFAULT", help="Its key"),
 ]
+CRYPTO: list[cfg.Opt] = [
+    cfg.StrOpt("ca_path", deprecated_group="DEFAULT", help="Where nova-cert keeps its authority; STATE_PATH/CA"),
+]
 SIM: list[cfg.Opt] = [
     cfg.IntOpt("hosts", default=1, min=1, help="Simulated hosts of one process: HOST, or HOST-001 and so on"),
     cfg.IntOpt("vcpus", default=64, min=1, help="CPUs of each"),
@@ -135,5 +138,6 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "conductor": CONDUCTOR,
     "scheduler": SCHEDULER,
     "wsgi": WSGI,
+    "crypto": CRYPTO,
     "sim": SIM,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from oslo_config import cfg
 
 from kilonova import config
@@ -51,6 +53,25 @@ async def start_consoleauth(started: Started) -> None:
     consoleauth = ConsoleAuth(await started.parts.runtime())
     await consoleauth.start()
     started.stack.push_async_callback(consoleauth.stop)
+
+
+async def start_cert(started: Started) -> None:
+    """No database: the authority's folder, which only this role can read, and the broker."""
+    from kilonova.cert.authority import Authority
+    from kilonova.cert.role import Cert
+
+    parts, conf = started.parts, started.conf
+    folder = Path(conf.crypto.ca_path) if conf.crypto.ca_path else deployment.state_path(conf) / "CA"
+    settings = parts.settings
+    cert = Cert(
+        await parts.bus(),
+        parts.world,
+        Authority(folder),
+        host=settings.host,
+        report_interval=settings.report_interval,
+    )
+    await cert.start()
+    started.stack.push_async_callback(cert.stop)
 
 
 async def start_network(started: Started) -> None:
@@ -163,6 +184,11 @@ ROLES = {
             name="consoleauth",
             program="nova-consoleauth",
             start=start_consoleauth,
+        ),
+        Role(
+            name="cert",
+            program="nova-cert",
+            start=start_cert,
         ),
         Role(
             name="network",

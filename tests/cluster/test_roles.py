@@ -1,0 +1,213 @@
+"""Roles as processes, by the command line: starting, serving, reloading, ending, and what each may know."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.support.cluster import IMAGE, ROOT, Cluster, make_cluster
+from tests.support.mariadb import MariaDB
+from tests.support.processes import end, free_port
+from tests.support.rabbit import Broker
+
+pytestmark = pytest.mark.timeout(300)
+
+OPTIONS = {"DEFAULT": {"report_interval": 1}, "sim": {"durations": "disks:0.5"}}
+ADMIN = "root:6f70656e737461636b20342065766572:admin,member,reader"
+
+
+@pytest.fixture(scope="module")
+def cluster(mariadb: MariaDB, broker: Broker) -> Iterator[Cluster]:
+    counts = {"api": 1, "conductor": 1, "scheduler": 1, "compute": 1, "consoleauth": 1, "cert": 1}
+    with make_cluster(mariadb, broker, counts=counts, hosts=3, options=OPTIONS) as made:
+        yield made
+
+
+def client(port: int, token: str = ADMIN) -> httpx.Client:
+    headers = {"X-Auth-Token": token, "OpenStack-API-Version": "compute 2.90"}
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}/v2.1", headers=headers, timeout=30)
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+
+
+def make_server(http: httpx.Client) -> str:
+    flavor = {"flavor": {"name": "tiny", "id": "tiny", "ram": 64, "vcpus": 1, "disk": 0}}
+    assert http.post("/flavors", json=flavor).status_code in (200, 409)
+    body = {"server": {"name": "s", "flavorRef": "tiny", "imageRef": IMAGE, "networks": "none"}}
+    answer = http.post("/servers", json=body)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["server"]["id"])
+
+
+def status_of(http: httpx.Client, server: str) -> str | None:
+    answer = http.get(f"/servers/{server}")
+    return None if answer.status_code == 404 else str(answer.json()["server"]["status"])
+
+
+def test_a_server_lives_and_dies_across_the_processes(cluster: Cluster) -> None:
+    with client(cluster.of("api")[0].port) as http:
+        server = make_server(http)
+        wait_for(lambda: status_of(http, server) == "ACTIVE")
+        assert http.delete(f"/servers/{server}").status_code == 204
+        wait_for(lambda: status_of(http, server) is None)
+
+
+def test_every_role_is_listed_by_the_guides_name(cluster: Cluster) -> None:
+    wanted = {
+        ("nova-conductor", "conductor1"),
+        ("nova-scheduler", "scheduler1"),
+        ("nova-consoleauth", "consoleauth1"),
+        ("nova-cert", "cert1"),
+        *(("nova-compute", f"compute1-{number:03d}") for number in range(1, 4)),
+    }
+    with client(cluster.of("api")[0].port) as http:
+
+        def listed() -> bool:
+            services = http.get("/os-services").json()["services"]
+            return {(s["binary"], s["host"]) for s in services if s["state"] == "up"} == wanted
+
+        wait_for(listed)
+
+
+def test_a_conductor_that_is_ended_hands_its_operations_over(cluster: Cluster) -> None:
+    """A lease is of half a minute: whoever had to wait for one would be late."""
+    http = client(cluster.of("api")[0].port)
+    (first,) = cluster.of("conductor")[:1]
+    second = cluster.add("conductor")
+    cluster.start(second)
+    servers = [make_server(http) for _ in range(10)]
+    assert first.process is not None
+    first.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: all(status_of(http, server) == "ACTIVE" for server in servers), 20.0)
+    assert first.process.wait(30) == 0
+    cluster.start(first)
+    for server in servers:
+        http.delete(f"/servers/{server}")
+    wait_for(lambda: all(status_of(http, server) is None for server in servers))
+    assert second.process is not None
+    end(second.process)
+    http.close()
+
+
+@pytest.mark.parametrize("role", ["compute", "cert"])
+def test_without_database_and_account_a_role_starts_all_the_same(cluster: Cluster, role: str) -> None:
+    member = cluster.add(role)
+    text = member.config.read_text()
+    start, stop = text.index("[database]"), text.index("[glance]")
+    member.config.write_text(text[:start] + text[stop:])
+    cluster.start(member)
+    assert member.process is not None
+    connected = {
+        c.raddr.port for c in psutil.Process(member.pid).net_connections() if c.status == psutil.CONN_ESTABLISHED
+    }
+    assert connected == {cluster.broker.port}
+    end(member.process)
+
+
+def test_sigterm_ends_each_role_in_order(cluster: Cluster) -> None:
+    extra = [cluster.add(role) for role in ("api", "conductor", "scheduler", "compute", "consoleauth")]
+    cluster.start(*extra)
+    for member in extra:
+        assert member.process is not None
+        member.process.send_signal(signal.SIGTERM)
+    for member in extra:
+        assert member.process is not None
+        assert member.process.wait(30) == 0, member.log.read_text()
+        assert "process.stopped" in member.log.read_text()
+
+
+def test_sighup_reads_the_log_level_and_the_policy_again_and_a_bad_file_changes_nothing(cluster: Cluster) -> None:
+    member = cluster.add("api")
+    policy, log = cluster.directory / "policy.yaml", cluster.directory / "own.log"
+    policy.write_text("{}\n")
+    text = member.config.read_text()
+    text = text.replace("[DEFAULT]", f"[DEFAULT]\nlog_file = {log}", 1) + f"\n[oslo_policy]\npolicy_file = {policy}\n"
+    member.config.write_text(text)
+    cluster.start(member)
+    assert member.process is not None
+    http = client(member.port, ADMIN.replace("admin,", ""))
+    assert http.get("/os-hypervisors").status_code == 403
+    policy.write_text('"os_compute_api:os-hypervisors:list": "role:reader"\n')
+    rotated = log.rename(log.with_suffix(".1"))
+    member.config.write_text(text.replace("[DEFAULT]", "[DEFAULT]\ndebug = true", 1))
+    member.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: log.exists() and "process.reloaded" in log.read_text())
+    assert http.get("/os-hypervisors").status_code == 200
+    member.config.write_text(text.replace("[DEFAULT]", "[DEFAULT]\ndebugg = true", 1))
+    member.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "Did you mean 'debug'" in log.read_text())
+    assert http.get("/os-hypervisors").status_code == 200
+    assert "process.reloaded" not in rotated.read_text()
+    end(member.process)
+    http.close()
+
+
+def test_workers_share_the_port_and_are_replaced(cluster: Cluster) -> None:
+    member = cluster.add("api")
+    member.config.write_text(member.config.read_text().replace("[DEFAULT]", "[DEFAULT]\nosapi_compute_workers = 2", 1))
+    cluster.start(member)
+    assert member.process is not None
+    parent = psutil.Process(member.pid)
+    workers = {child.pid for child in parent.children()}
+    assert len(workers) == 2
+    victim = min(workers)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len({child.pid for child in parent.children()} - {victim}) == 2)
+    with client(member.port) as http:
+        assert http.get("/servers").status_code == 200
+    member.process.send_signal(signal.SIGTERM)
+    assert member.process.wait(30) == 0, member.log.read_text()
+    assert not psutil.pid_exists(max(workers))
+
+
+def failing(cluster: Cluster, role: str, text: str) -> str:
+    """What a role says that cannot start."""
+    config = cluster.directory / f"failing-{role}.conf"
+    config.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "kilonova.cli", role, "--config-file", str(config)],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_what_keeps_a_role_from_starting_is_said_in_a_line(cluster: Cluster) -> None:
+    text = cluster.text("x", free_port())
+    assert "run 'nova-manage db sync'" in failing(
+        cluster, "scheduler", text.replace(cluster.database, cluster.mariadb.new_database())
+    )
+    assert "[database] connection is missing" in failing(cluster, "conductor", "[DEFAULT]\n")
+    assert "has no account to find Image with" in failing(cluster, "compute", "[DEFAULT]\ncompute_driver = sim\n")
+    assert "compute_driver = xen" in failing(cluster, "compute", "[DEFAULT]\ncompute_driver = xen\n")
+    taken = cluster.text("x", cluster.of("api")[0].port)
+    assert "Nothing can be served at 127.0.0.1" in failing(cluster, "api", taken)
+
+
+def test_one_agent_for_a_host(cluster: Cluster) -> None:
+    assert "Another agent for host 'compute1-001' runs" in failing(
+        cluster, "compute", cluster.of("compute")[0].config.read_text()
+    )
+
+
+def test_no_secret_is_in_logs_or_process_lists(cluster: Cluster) -> None:
+    secrets = ["Password123$", MariaDB.password, Broker.password]
+    for member in cluster.members.values():
+        for path in (member.log, Path(f"/proc/{member.pid}/cmdline")):
+            text = path.read_text(errors="replace") if path.exists() else ""
+            assert not [secret for secret in secrets if secret in text], path
