@@ -316,8 +316,10 @@ def metadata_settings(conf: cfg.ConfigOpts) -> MetadataSettings:
     )
 
 
-def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str | None = None) -> ComputeSettings:
-    """The Compute domain's settings. `deployment_id`: whatever the file says."""
+def compute_settings(
+    conf: cfg.ConfigOpts, *, deployment_id: str | None = None, check_rules: bool = True
+) -> ComputeSettings:
+    """The Compute domain's settings. `deployment_id`: whatever the file says. `check_rules`: of scheduling, too."""
     return ComputeSettings(
         deployment_id=deployment_id or conf.deployment_id,
         host=conf.host or socket.gethostname(),
@@ -339,7 +341,7 @@ def compute_settings(conf: cfg.ConfigOpts, *, deployment_id: str | None = None) 
         password_length=conf.password_length,
         enable_instance_password=conf.api.enable_instance_password,
         instance_name_template=conf.instance_name_template,
-        scheduler=config_scheduler.scheduler_options(conf),
+        scheduler=config_scheduler.scheduler_options(conf, check_rules=check_rules),
         initial_cpu_allocation_ratio=conf.initial_cpu_allocation_ratio,
         initial_ram_allocation_ratio=conf.initial_ram_allocation_ratio,
         initial_disk_allocation_ratio=conf.initial_disk_allocation_ratio,

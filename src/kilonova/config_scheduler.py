@@ -6,7 +6,6 @@ from oslo_config import cfg
 
 from kilonova.errors import Invalid
 from kilonova.scheduler.options import ALL_FILTERS, ALL_WEIGHERS, SchedulerOptions
-from kilonova.scheduler.registry import make_rules
 
 _DEFAULTS = SchedulerOptions()
 
@@ -131,8 +130,11 @@ METRICS: list[cfg.Opt] = [
 ]
 
 
-def scheduler_options(conf: cfg.ConfigOpts) -> SchedulerOptions:
-    """Raises Invalid for a filter, a weigher or a setting that cannot be understood."""
+def scheduler_options(conf: cfg.ConfigOpts, *, check_rules: bool = True) -> SchedulerOptions:
+    """Raises Invalid for a filter, a weigher or a setting that cannot be understood.
+
+    `check_rules`: filters and weighers too, which takes 12 MiB to load.
+    """
     if not conf.filter_scheduler.track_instance_changes:
         raise Invalid("Configuration: [filter_scheduler] track_instance_changes: only true is accepted.")
     options = SchedulerOptions(
@@ -171,7 +173,10 @@ def scheduler_options(conf: cfg.ConfigOpts) -> SchedulerOptions:
         metrics_required=conf.metrics.required,
         metrics_weight_of_unavailable=conf.metrics.weight_of_unavailable,
     )
-    make_rules(options)
+    if check_rules:
+        from kilonova.scheduler.registry import make_rules
+
+        make_rules(options)
     return options
 
 

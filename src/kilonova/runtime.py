@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kilonova.agent.driver import ImageSpec
 from kilonova.bus import Bus
-from kilonova.db.engine import Database
 from kilonova.networking import Networking
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
+
+if TYPE_CHECKING:
+    # The image client needs `Image` in processes that have no database.
+    from kilonova.db.engine import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

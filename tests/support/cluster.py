@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.gate import Gate, Gates
 from tests.support.mariadb import MariaDB
 from tests.support.processes import accepts, end, free_port, spawn, wait_until
 from tests.support.rabbit import Broker
@@ -40,6 +41,7 @@ class Member:
     notify: Path
     port: int = 0
     """Where its API answers."""
+    gate: Gate | None = None
     process: subprocess.Popen[bytes] | None = None
     deaths: int = 0
 
@@ -62,15 +64,22 @@ class Cluster:
     """Of each compute process."""
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """More of nova.conf, by section."""
+    gates: Gates | None = None
+    """With them each process has a way of its own to the broker, which can be cut."""
+    weather: str | None = None
+    """See `tests.support.weather`."""
     members: dict[str, Member] = field(default_factory=dict)
 
-    def text(self, name: str, port: int) -> str:
+    def text(self, name: str, port: int, gate: Gate | None = None) -> str:
         """A nova.conf."""
+        transport_url = self.transport_url
+        if gate is not None:
+            transport_url = transport_url.replace(f":{self.broker.port}/", f":{gate.port}/")
         sections: dict[str, dict[str, object]] = {
             "DEFAULT": {
                 "host": name,
                 "my_ip": "127.0.0.1",
-                "transport_url": self.transport_url,
+                "transport_url": transport_url,
                 "control_exchange": self.prefix,
                 "state_path": self.directory / name,
                 "enabled_apis": "osapi_compute",
@@ -104,7 +113,8 @@ class Cluster:
         name = f"{role}{number}"
         port = free_port() if role == "api" else 0
         config = self.directory / f"{name}.conf"
-        config.write_text(self.text(name, port or 8774))
+        gate = self.gates.add(self.broker.port) if self.gates is not None else None
+        config.write_text(self.text(name, port or 8774, gate))
         member = Member(
             role=role,
             name=name,
@@ -112,6 +122,7 @@ class Cluster:
             log=self.directory / f"{name}.log",
             notify=self.directory / f"{name}.notify",
             port=port,
+            gate=gate,
         )
         self.members[name] = member
         return member
@@ -124,8 +135,12 @@ class Cluster:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             listener.bind(str(member.notify))
             listener.settimeout(1.0)
-            environment = {**os.environ, "NOTIFY_SOCKET": str(member.notify), "PYTHONPATH": str(ROOT / "src")}
-            command = [sys.executable, "-m", "kilonova.cli", member.role, "--config-file", str(member.config)]
+            environment = {**os.environ, "NOTIFY_SOCKET": str(member.notify), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+            module = "kilonova.cli"
+            if self.weather is not None:
+                module = "tests.support.weather"
+                environment |= {"WEATHER": self.weather, "WEATHER_LOG": str(member.log.with_suffix(".weather"))}
+            command = [sys.executable, "-m", module, member.role, "--config-file", str(member.config)]
             member.process = spawn(command, log=member.log, env=environment)
             waiting.append((member, listener))
         until = time.monotonic() + timeout
@@ -179,7 +194,8 @@ def make_cluster(
     counts: Mapping[str, int] = DEFAULTS,
     hosts: int = 50,
     options: Mapping[str, Mapping[str, object]] | None = None,
-    transport_url: str | None = None,
+    gated: bool = False,
+    weather: str | None = None,
 ) -> Iterator[Cluster]:
     """A cluster on a database of its own; all of its processes run. Keeps its logs when the test fails."""
     directory = Path(tempfile.mkdtemp(prefix="kn-cluster-"))
@@ -189,11 +205,13 @@ def make_cluster(
         mariadb=mariadb,
         broker=broker,
         database=mariadb.new_database(),
-        transport_url=transport_url or broker.transport_url,
+        transport_url=broker.transport_url,
         prefix=f"kn-{uuid.uuid4().hex[:8]}",
         identity_port=port,
         hosts=hosts,
         options=options or {},
+        gates=Gates() if gated else None,
+        weather=weather,
     )
     log = directory / "stand-ins.log"
     stand_ins = spawn([sys.executable, "-m", "tests.support.stand_ins", str(port)], log=log, env=dict(os.environ))
@@ -219,3 +237,5 @@ def make_cluster(
         shutil.rmtree(directory, ignore_errors=True)
     finally:
         end(stand_ins)
+        if cluster.gates is not None:
+            cluster.gates.close()

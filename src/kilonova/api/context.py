@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kilonova.api.policy import Policy
 from kilonova.context import RequestContext
 from kilonova.errors import Forbidden, Unauthorized
+
+if TYPE_CHECKING:
+    # Whoever only asks Identity needs no policy engine.
+    from kilonova.api.policy import Policy
 
 NOT_GOOD = "The request you have made requires authentication."
 _REQUEST_ID = re.compile(rb"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)

@@ -9,7 +9,13 @@ from typing import NoReturn
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. A role's process loads no other command: it lives long, and is to be small."""
+    from kilonova.cli import roles
+
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in roles.COMMANDS:
+        roles.run_program(name, f"kilonova {name}", sys.argv[2:])
+        return
     from kilonova.cli.app import app
 
     guarded(lambda: app(prog_name="kilonova"))

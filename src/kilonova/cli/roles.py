@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -51,15 +51,17 @@ def add_to(app: typer.Typer) -> None:
         app.command(name, rich_help_panel="Roles")(command(name))
 
 
+def run_program(name: str, program: str, arguments: Sequence[str]) -> None:
+    """Be the role, as the command line says."""
+    from kilonova.cli import guarded
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command(name))
+    guarded(lambda: app(prog_name=program, args=list(arguments)))
+
+
 def _program(name: str) -> Callable[[], None]:
-    def main() -> None:
-        from kilonova.cli import guarded
-
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command()(command(name))
-        guarded(lambda: app(prog_name=COMMANDS[name][0], args=sys.argv[1:]))
-
-    return main
+    return lambda: run_program(name, COMMANDS[name][0], sys.argv[1:])
 
 
 nova_api = _program("api")

@@ -16,8 +16,8 @@ import httpx
 
 from kilonova.api.context import NOT_GOOD, Caller
 from kilonova.clients.tls import trust
-from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Unauthorized, Unavailable
+from kilonova.transactions import forbid_in_transaction
 
 RENEW_BEFORE = 120.0
 """Seconds before its end at which the service user's token is replaced."""

@@ -11,9 +11,9 @@ import httpx
 from kilonova import tracing
 from kilonova.agent.driver import ImageSpec
 from kilonova.clients.tls import trust
-from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Invalid, NotFound, Transient, Unavailable
 from kilonova.runtime import Image
+from kilonova.transactions import forbid_in_transaction
 
 TokenSource = Callable[[], Awaitable[str | None]]
 

@@ -10,9 +10,9 @@ import httpx
 
 from kilonova import tracing
 from kilonova.clients.tls import trust
-from kilonova.db.engine import forbid_in_transaction
 from kilonova.errors import Forbidden, Invalid, KilonovaError, NotFound, OverQuota, Unavailable
 from kilonova.networking import Document, Filter, NetworkConflict
+from kilonova.transactions import forbid_in_transaction
 
 TokenSource = Callable[[], Awaitable[str]]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +23,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from kilonova.db import sqlite
+from kilonova.transactions import in_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -40,17 +40,9 @@ RETRIES = 12
 _DEADLOCK_MYSQL = {1205, 1213}
 _DEADLOCK_POSTGRESQL = {"40001", "40P01"}
 
-_in_transaction: contextvars.ContextVar[bool] = contextvars.ContextVar("in_transaction", default=False)
-
 
 class CommitUnknown(Exception):
     """The connection was lost while COMMIT was under way: it may have happened or not."""
-
-
-def forbid_in_transaction(what: str) -> None:
-    """Raise when called inside a transaction: rows would stay locked for as long as `what` takes."""
-    if _in_transaction.get():
-        raise RuntimeError(f"{what} must not be awaited inside a transaction")
 
 
 def _decode_json(text: str | bytes) -> Any:
@@ -80,11 +72,11 @@ def async_url(url: str) -> sa.URL:
 
 
 async def _inside(work: Work[T], tx: Tx) -> T:
-    token = _in_transaction.set(True)
+    token = in_transaction.set(True)
     try:
         return await work(tx)
     finally:
-        _in_transaction.reset(token)
+        in_transaction.reset(token)
 
 
 class Database:

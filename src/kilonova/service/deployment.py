@@ -10,7 +10,6 @@ from oslo_config import cfg
 
 from kilonova.bus.rabbit import RabbitOptions
 from kilonova.bus.transport import BrokerAddress, TlsOptions, parse_transport_url
-from kilonova.db.engine import async_url
 from kilonova.errors import Invalid
 
 
@@ -60,6 +59,8 @@ def lock_path(conf: cfg.ConfigOpts) -> Path:
 
 def database(conf: cfg.ConfigOpts) -> DatabaseOptions:
     """Raises Invalid without repeating the URL, which holds a password."""
+    from kilonova.db.engine import async_url
+
     url = conf.database.connection
     if not url:
         raise Invalid("Configuration: [database] connection is missing, e.g. mysql://USER:PASSWORD@HOST/nova.")

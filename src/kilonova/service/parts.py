@@ -1,9 +1,13 @@
-"""The parts that roles are made of, as nova.conf has them; each ends with the stack that it is given."""
+"""The parts that roles are made of, as nova.conf has them; each ends with the stack that it is given.
+
+What a part is made of is imported when it is asked for: a role is as small as what it needs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import TYPE_CHECKING
 
 import structlog
 from oslo_config import cfg
@@ -11,16 +15,17 @@ from oslo_config import cfg
 from kilonova import config
 from kilonova.bus import Bus
 from kilonova.bus.rabbit import RabbitBus
-from kilonova.clients.identity import IdentityClient
-from kilonova.clients.image import ImageClient
-from kilonova.clients.network import NetworkClient
-from kilonova.db import schema
-from kilonova.db.engine import Database
 from kilonova.errors import Conflict, Invalid, Unavailable
 from kilonova.runtime import Runtime
 from kilonova.service import deployment
 from kilonova.service.deployment import Account
 from kilonova.world import World
+
+if TYPE_CHECKING:
+    from kilonova.clients.identity import IdentityClient
+    from kilonova.clients.image import ImageClient
+    from kilonova.clients.network import NetworkClient
+    from kilonova.db.engine import Database
 
 log = structlog.get_logger(__name__)
 
@@ -36,11 +41,15 @@ class Parts:
         self.conf = conf
         self.program = program
         self.world = World()
-        self.settings = config.compute_settings(conf)
+        # The scheduler, which loads its rules anyway, checks them.
+        self.settings = config.compute_settings(conf, check_rules=False)
         self._identity: IdentityClient | None = None
 
     async def database(self) -> Database:
         """Waits for a database that does not answer; raises Conflict for a schema of another release."""
+        from kilonova.db import schema
+        from kilonova.db.engine import Database
+
         options = deployment.database(self.conf)
         db = Database(
             options.url, pool_size=options.pool_size, max_overflow=options.max_overflow, recycle=options.recycle
@@ -73,6 +82,8 @@ class Parts:
         return self._identity
 
     def session(self, account: Account) -> IdentityClient:
+        from kilonova.clients.identity import IdentityClient
+
         client = IdentityClient(
             account.url,
             username=account.username,
@@ -87,6 +98,8 @@ class Parts:
 
     async def images(self) -> ImageClient:
         """As the service user."""
+        from kilonova.clients.image import ImageClient
+
         identity = self.identity()
         endpoint = deployment.image_endpoint(self.conf)
         if endpoint is None:
@@ -97,6 +110,8 @@ class Parts:
 
     def images_for_hosts(self) -> ImageClient:
         """For a role that has no account: tokens come with the commands. Raises Invalid."""
+        from kilonova.clients.image import ImageClient
+
         endpoint = deployment.image_endpoint(self.conf)
         if endpoint is None:
             raise Invalid(
@@ -111,6 +126,8 @@ class Parts:
         if not deployment.networking(self.conf):
             log.info("networking.none", reason="[neutron] has no url, endpoint_override or account")
             return None
+        from kilonova.clients.network import NetworkClient
+
         account = deployment.network_account(self.conf)
         session = self.identity() if account == deployment.account(self.conf) else self.session(account)
         endpoint = await self.network_endpoint(session)

@@ -1,0 +1,107 @@
+"""What is counted stays exact, with 2 API, 2 conductor, 2 scheduler and 4 compute processes and 32 clients at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.cluster import Cluster, make_cluster
+from tests.support.load import PROJECT, Load, server
+from tests.support.mariadb import MariaDB
+from tests.support.rabbit import Broker
+
+pytestmark = pytest.mark.timeout(600)
+
+HOSTS = 5
+"""Of each compute process: 20 in all."""
+VCPUS = 4
+"""Of each host: 80 servers find room."""
+OPTIONS = {
+    "DEFAULT": {"initial_cpu_allocation_ratio": 1.0},
+    "sim": {"vcpus": VCPUS},
+    "quota": {"server_group_members": -1},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(mariadb: MariaDB, broker: Broker) -> Iterator[Cluster]:
+    with make_cluster(mariadb, broker, hosts=HOSTS, options=OPTIONS) as made:
+        yield made
+
+
+@pytest.fixture
+async def load(cluster: Cluster) -> AsyncIterator[Load]:
+    async with Load(cluster) as made:
+        await made.flavor("tiny")
+        yield made
+        await made.clear()
+
+
+async def test_more_demand_than_capacity_fills_it_exactly_and_every_refusal_is_true(
+    cluster: Cluster, load: Load
+) -> None:
+    capacity, demand = 4 * HOSTS * VCPUS, 120
+    answers = await load.together([("POST", "/servers", server(f"s{n}")) for n in range(demand)])
+    assert {answer.status_code for answer in answers} == {202}
+    found = await load.settled(demand)
+    assert Counter(each["status"] for each in found) == {"ACTIVE": capacity, "ERROR": demand - capacity}
+    hosts = Counter(each["OS-EXT-SRV-ATTR:host"] for each in found if each["status"] == "ACTIVE")
+    assert set(hosts.values()) == {VCPUS}
+    assert len(hosts) == 4 * HOSTS
+    faults = {each["fault"]["message"].split(".")[0] for each in found if each["status"] == "ERROR"}
+    assert faults == {"No valid host was found"}
+    # A claim that was committed after somebody had been refused would have had room for him.
+    ((late,),) = cluster.query(
+        "SELECT COUNT(*) FROM instance_actions_events claimed WHERE claimed.name = 'schedule' AND claimed.phase = 'do'"
+        " AND claimed.result = 'Success' AND claimed.finished_at > (SELECT MIN(refused.finished_at)"
+        " FROM instance_actions_events refused WHERE refused.name = 'schedule' AND refused.result = 'Error')"
+    )
+    assert late == "0"
+
+
+async def test_a_quota_of_n_admits_n_of_4n(load: Load) -> None:
+    limit = 15
+    quota = {"quota_set": {"instances": limit}}
+    assert (await load.ask("PUT", f"/os-quota-sets/{PROJECT}", quota)).status_code == 200
+    try:
+        answers = await load.together([("POST", "/servers", server(f"s{n}")) for n in range(4 * limit)])
+        assert Counter(answer.status_code for answer in answers) == {202: limit, 403: 3 * limit}
+        found = await load.settled(limit)
+        assert {each["status"] for each in found} == {"ACTIVE"}
+    finally:
+        assert (await load.ask("DELETE", f"/os-quota-sets/{PROJECT}")).status_code == 202
+
+
+async def test_a_burst_spreads_over_equal_hosts(load: Load) -> None:
+    count = 2 * 4 * HOSTS
+    await load.together([("POST", "/servers", server(f"s{n}")) for n in range(count)])
+    found = await load.settled(count)
+    assert {each["status"] for each in found} == {"ACTIVE"}
+    hosts = Counter(each["OS-EXT-SRV-ATTR:host"] for each in found)
+    share = count / (4 * HOSTS)
+    assert max(hosts.values()) <= 2 * share
+
+
+async def test_strict_anti_affinity_uses_each_host_once(load: Load) -> None:
+    hosts = 4 * HOSTS
+    group = {"server_group": {"name": "apart", "policy": "anti-affinity"}}
+    made = (await load.ask("POST", "/os-server-groups", group)).json()["server_group"]["id"]
+    bodies = [server(f"s{n}", hints={"group": made}) for n in range(2 * hosts)]
+    answers = await load.together([("POST", "/servers", body) for body in bodies])
+    assert {answer.status_code for answer in answers} == {202}
+    found = await load.settled(2 * hosts)
+    active = [each for each in found if each["status"] == "ACTIVE"]
+    assert len(active) == len({each["OS-EXT-SRV-ATTR:host"] for each in active}) == hosts
+
+
+async def test_affinity_stays_on_one_host_and_takes_as_many_as_fit(load: Load) -> None:
+    group = {"server_group": {"name": "together", "policy": "affinity"}}
+    made = (await load.ask("POST", "/os-server-groups", group)).json()["server_group"]["id"]
+    bodies = [server(f"s{n}", hints={"group": made}) for n in range(3 * VCPUS)]
+    await load.together([("POST", "/servers", body) for body in bodies])
+    found = await load.settled(3 * VCPUS)
+    active = [each for each in found if each["status"] == "ACTIVE"]
+    assert len(active) == VCPUS
+    assert len({each["OS-EXT-SRV-ATTR:host"] for each in active}) == 1

@@ -1,0 +1,86 @@
+"""Clients by the dozen: requests spread over the API processes of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from tests.support.cluster import IMAGE, Cluster
+
+PROJECT = "6f70656e737461636b20342065766572"
+ADMIN = f"root:{PROJECT}:admin,member,reader"
+NEWEST = "compute 2.90"
+
+
+class Load:
+    """Asynchronous clients of one cluster, `clients` requests at a time."""
+
+    def __init__(self, cluster: Cluster, *, clients: int = 32, token: str = ADMIN) -> None:
+        self.cluster = cluster
+        self._ports = itertools.cycle([member.port for member in cluster.of("api")])
+        self._room = asyncio.Semaphore(clients)
+        headers = {"X-Auth-Token": token, "OpenStack-API-Version": NEWEST}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
+        self._http = httpx.AsyncClient(headers=headers, timeout=60, limits=limits)
+
+    async def __aenter__(self) -> Load:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        """One request, to the next of the API processes. Raises what httpx raises."""
+        async with self._room:
+            url = f"http://127.0.0.1:{next(self._ports)}/v2.1{path}"
+            return await self._http.request(method, url, json=body, headers=headers)
+
+    async def together(self, requests: Sequence[tuple[str, str, Any]]) -> list[httpx.Response]:
+        return await asyncio.gather(*(self.ask(*request) for request in requests))
+
+    async def flavor(self, name: str, *, vcpus: int = 1, ram: int = 64, disk: int = 0) -> None:
+        body = {"flavor": {"name": name, "id": name, "ram": ram, "vcpus": vcpus, "disk": disk}}
+        answer = await self.ask("POST", "/flavors", body)
+        assert answer.status_code in (200, 409), answer.text
+
+    async def servers(self, query: str = "") -> list[dict[str, Any]]:
+        """All of them, in detail, page by page."""
+        found: list[dict[str, Any]] = []
+        while True:
+            marker = f"&marker={found[-1]['id']}" if found else ""
+            answer = await self.ask("GET", f"/servers/detail?limit=500{query}{marker}")
+            assert answer.status_code == 200, answer.text
+            page = answer.json()["servers"]
+            found += page
+            if len(page) < 500:
+                return found
+
+    async def settled(self, count: int, query: str = "") -> list[dict[str, Any]]:
+        """Wait until none of `count` servers is on its way any more."""
+        while True:
+            found = await self.servers(query)
+            if len(found) == count and all(server["OS-EXT-STS:task_state"] is None for server in found):
+                return found
+            await asyncio.sleep(0.5)
+
+    async def clear(self) -> None:
+        """Delete every server, and wait until they are gone."""
+        found = await self.servers()
+        await self.together([("DELETE", f"/servers/{server['id']}", None) for server in found])
+        while await self.servers():
+            await asyncio.sleep(0.5)
+
+
+def server(name: str = "s", flavor: str = "tiny", **more: Any) -> dict[str, Any]:
+    """The body of a create without ports; `hints` stand beside the server."""
+    hints = more.pop("hints", None)
+    body: dict[str, Any] = {
+        "server": {"name": name, "flavorRef": flavor, "imageRef": IMAGE, "networks": "none", **more}
+    }
+    if hints:
+        body["os:scheduler_hints"] = hints
+    return body
