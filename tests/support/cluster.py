@@ -98,6 +98,7 @@ class Cluster:
             },
             "glance": {"host": "127.0.0.1", "port": self.identity_port},
             "sim": {"hosts": self.hosts, "durations": "running:0.02,disks:0.02,absent:0.02"},
+            "metrics": {"enabled": False},
             "quota": {"instances": -1, "cores": -1, "ram": -1},
         }
         for section, options in self.options.items():

@@ -23,7 +23,7 @@ from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
 from kilonova.agent.precache import Precache
 from kilonova.agent.provider_config import NOTHING_MORE, Additions
-from kilonova.agent.report import Periodic, Reporter, Ticker
+from kilonova.agent.report import Periodic, Pulse, Reporter, Ticker
 from kilonova.agent.traced import traced
 from kilonova.bus import Bus, Subscription
 from kilonova.bus.messages import Answer, CacheImages, Command, Message, ProgressReport, Result, ServerQuestion
@@ -98,6 +98,7 @@ class Agent:
         boot_id: str | None = None,
         allocation: Allocation | None = None,
         additions: Additions = NOTHING_MORE,
+        pulse: Pulse | None = None,
     ) -> None:
         """Intervals and time-outs in seconds; a bound of 0 builds means none.
 
@@ -137,6 +138,7 @@ class Agent:
             sync_power_state_interval=sync_power_state_interval,
             allocation=allocation,
             additions=additions,
+            pulse=pulse,
         )
 
     async def start(self) -> None:

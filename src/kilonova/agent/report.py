@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from kilonova.agent.allocation import Allocation
 from kilonova.agent.driver import Driver, GuestEvent, Inventory
 from kilonova.agent.provider_config import NOTHING_MORE, Additions
 from kilonova.bus import Bus
-from kilonova.bus.messages import Heartbeat, HostReport, Message, PowerReport
+from kilonova.bus.messages import Heartbeat, Heartbeats, HostReport, Message, PowerReport
 from kilonova.errors import KilonovaError
 from kilonova.world import World
 
@@ -25,6 +26,8 @@ _TICK = 0.25
 """Seconds that the timer sleeps at most, so that a job added meanwhile is not late by more."""
 _INVENTORY = 60.0
 """Seconds between two looks at the inventory."""
+_MOMENT = 0.5
+"""Seconds over which a process with many hosts collects their heartbeats."""
 _JITTER = 0.1
 """Share of a period by which each turn varies, so that many hosts do not speak in chorus."""
 
@@ -91,6 +94,28 @@ class Ticker:
             log.exception("agent.report_failed", job=periodic.job.__name__)
 
 
+class Pulse:
+    """Heartbeats of all hosts of a process: those that fall into one moment go in one message."""
+
+    def __init__(self, bus: Bus, world: World) -> None:
+        self._bus = bus
+        self._world = world
+        self._hosts: dict[str, str] = {}
+        self._sending: asyncio.Task[None] | None = None
+
+    def add(self, host: str, incarnation: str) -> None:
+        self._hosts[host] = incarnation
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send(), name="pulse")
+
+    async def _send(self) -> None:
+        await self._world.sleep(_MOMENT)
+        hosts, self._hosts = self._hosts, {}
+        # One that the broker does not take is made good by the next.
+        with contextlib.suppress(KilonovaError):
+            await self._bus.send("conductor", Heartbeats(hosts=hosts, binary="nova-compute"))
+
+
 class Reporter:
     """Speaks for one host. Lost reports are made good by later ones."""
 
@@ -110,8 +135,12 @@ class Reporter:
         inventory_repeat: float = 300.0,
         allocation: Allocation | None = None,
         additions: Additions = NOTHING_MORE,
+        pulse: Pulse | None = None,
     ) -> None:
-        """Intervals in seconds. `busy`: a command works on this server now, so its power states are passing ones."""
+        """Intervals in seconds. `pulse`: shared by hosts of one process.
+
+        `busy`: a command works on this server now, so its power states are passing ones.
+        """
         self.host = host
         self.incarnation = incarnation
         self.boot_id = boot_id
@@ -119,6 +148,7 @@ class Reporter:
         self._bus = bus
         self._world = world
         self._ticker = ticker
+        self._pulse = pulse
         self._busy = busy
         self._report_interval = report_interval
         self._power_interval = sync_power_state_interval
@@ -136,7 +166,8 @@ class Reporter:
 
     async def start(self) -> None:
         await self._send_quietly(await self.host_report())
-        await self._send_quietly(self._heartbeat_message())
+        if self._pulse is None:
+            await self._send_quietly(self._heartbeat_message())
         await self._send_quietly(await self.power_report())
         early = self._world.random.random
         self._periodic = [
@@ -155,6 +186,9 @@ class Reporter:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def heartbeat(self) -> None:
+        if self._pulse is not None:
+            self._pulse.add(self.host, self.incarnation)
+            return
         await self._bus.send("conductor", self._heartbeat_message())
 
     def _heartbeat_message(self) -> Heartbeat:

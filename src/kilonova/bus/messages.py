@@ -59,6 +59,13 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     incarnation: str
 
 
+class Heartbeats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The same of many hosts in one process: `hosts` are incarnations by host."""
+
+    hosts: dict[str, str]
+    binary: str
+
+
 class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Agent -> conductor at its start and whenever the inventory changes."""
 
@@ -162,6 +169,7 @@ Message = (
     | Result
     | ProgressReport
     | Heartbeat
+    | Heartbeats
     | HostReport
     | PowerReport
     | ServerQuestion

@@ -8,7 +8,7 @@ import contextlib
 import sqlalchemy as sa
 import structlog
 
-from kilonova.bus.messages import Heartbeat, HostReport
+from kilonova.bus.messages import Heartbeat, Heartbeats, HostReport
 from kilonova.conductor.nodes import ensure_node
 from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Database, Tx
@@ -77,6 +77,9 @@ class Hosts:
         self._beats.add(key)
         if key not in self._ids and beat.binary != COMPUTE:
             self._news.set()
+
+    def on_heartbeats(self, beats: Heartbeats) -> None:
+        self._beats.update((host, beats.binary) for host in beats.hosts)
 
     async def on_report(self, report: HostReport) -> list[int]:
         """Make or change the rows of a host, so that it counts from now on; returns the operations started.

@@ -13,6 +13,7 @@ from kilonova.bus.heartbeats import beat
 from kilonova.bus.messages import (
     Answer,
     Heartbeat,
+    Heartbeats,
     HostReport,
     Message,
     NetworkEvent,
@@ -125,6 +126,8 @@ class Conductor:
                 await self._on_progress(message)
             case Heartbeat():
                 self.hosts.on_heartbeat(message)
+            case Heartbeats():
+                self.hosts.on_heartbeats(message)
             case HostReport():
                 for operation_id in await self.hosts.on_report(message):
                     self.engine.wake(operation_id)

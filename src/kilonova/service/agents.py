@@ -14,7 +14,7 @@ from kilonova.agent.agent import Agent
 from kilonova.agent.driver import Driver, ImageSource
 from kilonova.agent.journal import Journal, host_lock
 from kilonova.agent.provider_config import read_provider_config
-from kilonova.agent.report import Ticker
+from kilonova.agent.report import Pulse, Ticker
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
 from kilonova.bus import Bus
@@ -56,6 +56,7 @@ async def start_agents(
     await journal.start()
     stack.push_async_callback(journal.close)
     ticker = Ticker(world)
+    pulse = Pulse(bus, world) if len(drivers) > 1 else None
     for name, driver in drivers.items():
         agent = Agent(
             host=name,
@@ -73,6 +74,7 @@ async def start_agents(
             allocation=settings.allocation,
             additions=read_provider_config(Path(conf.compute.provider_config_location), name),
             drain_timeout=drain,
+            pulse=pulse,
         )
         await agent.start()
         stack.push_async_callback(agent.stop)

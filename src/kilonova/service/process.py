@@ -22,6 +22,8 @@ from oslo_config import cfg
 from kilonova import config
 from kilonova import log as logs
 from kilonova.errors import Invalid, KilonovaError
+from kilonova.metrics import Probe
+from kilonova.observe import observe
 from kilonova.service import deployment
 from kilonova.service.http import Listening, listen
 from kilonova.service.notify import notify
@@ -40,6 +42,8 @@ class Started:
     listeners: dict[str, Listening] = field(default_factory=dict)
     reloads: list[Callable[[cfg.ConfigOpts], None]] = field(default_factory=list)
     """Called at SIGHUP with the configuration read anew."""
+    probes: list[Probe] = field(default_factory=list)
+    """What the metrics' listener asks before it answers."""
 
     @property
     def conf(self) -> cfg.ConfigOpts:
@@ -154,7 +158,7 @@ async def _main(
     loop.add_signal_handler(signal.SIGHUP, lambda: _reload(invocation.files, reloads))
     async with contextlib.AsyncExitStack() as stack:
         started = Started(parts=Parts(stack, conf, role.program), listeners=listeners, reloads=reloads)
-        starting = asyncio.ensure_future(role.start(started))
+        starting = asyncio.ensure_future(_start(role, started))
         ending = asyncio.create_task(ended.wait())
         await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -169,6 +173,11 @@ async def _main(
         log.info("process.stopping", role=role.name)
         notify("STOPPING=1")
     log.info("process.stopped", role=role.name)
+
+
+async def _start(role: Role, started: Started) -> None:
+    await observe(started.stack, started.conf, role.name, probes=started.probes)
+    await role.start(started)
 
 
 def _reload(files: Sequence[Path], reloads: Sequence[Callable[[cfg.ConfigOpts], None]]) -> None:

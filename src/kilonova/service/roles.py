@@ -26,8 +26,10 @@ async def start_metadata(started: Started) -> None:
 
 async def start_conductor(started: Started) -> None:
     from kilonova.conductor.role import Conductor
+    from kilonova.engine import queues
 
     rt = await started.parts.runtime()
+    started.probes.append(queues.probe(rt.db, rt.world))
     conductor = Conductor(
         rt,
         concurrency=started.conf.conductor.concurrency,
