@@ -4,13 +4,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 ARGS ?=
+SEED ?= 1
 
 # Where it is set, every command would compile all it imports anew: seconds for each start of a client.
 unexport PYTHONDONTWRITEBYTECODE
 
 CODE := src tests bench compat
 
-.PHONY: help setup setup-tests demo test test-fast cluster check format bench compat tempest lock clean
+.PHONY: help setup setup-tests demo test test-fast cluster chaos check format bench bench-cluster compat tempest lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' 
 cluster: setup-tests ## The long tests: kills by the dozen, several processes on MariaDB and RabbitMQ, a Debian guest
 	@KILL_TIMES=20 SLOW_GUESTS=1 $(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py $(ARGS)
 
+chaos: setup-tests ## Servers made and deleted while everything breaks, then an audit (SEED=n; ARGS="--servers 1000 --minutes 6")
+	@$(BIN)/python -m tests.support.chaos --seed $(SEED) $(ARGS)
+
 check: setup ## Linters, types and the contracts between the packages
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
@@ -45,6 +49,9 @@ format: setup ## Rewrite the code as `make check` wants it
 
 bench: setup ## Measure against a bare floor, in one run (docs/performance.md)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-cluster: setup-tests ## Measure roles as processes on MariaDB and RabbitMQ (docs/performance.md)
+	@$(BIN)/python -m bench.cluster $(ARGS)
 
 compat: setup ## Compare every operation with the reference implementation (docs/compatibility.md)
 	@$(BIN)/python -m compat $(ARGS)

@@ -98,7 +98,7 @@ class Cluster:
             },
             "glance": {"host": "127.0.0.1", "port": self.identity_port},
             "sim": {"hosts": self.hosts, "durations": "running:0.02,disks:0.02,absent:0.02"},
-            "metrics": {"enabled": False},
+            "prometheus": {"enabled": False},
             "quota": {"instances": -1, "cores": -1, "ram": -1},
         }
         for section, options in self.options.items():
@@ -161,7 +161,7 @@ class Cluster:
         name = self.database.rpartition("/")[2]
         return [line.split("\t") for line in self.mariadb.execute(f"USE {name}; {sql}").splitlines()]
 
-    def wait_for_hosts(self, count: int, timeout: float = 60.0) -> None:
+    def wait_for_hosts(self, count: int, timeout: float) -> None:
         """Until so many have reported."""
         until = time.monotonic() + timeout
         while int(self.query("SELECT COUNT(*) FROM compute_nodes")[0][0]) < count:
@@ -197,8 +197,12 @@ def make_cluster(
     options: Mapping[str, Mapping[str, object]] | None = None,
     gated: bool = False,
     weather: str | None = None,
+    patience: float = 120.0,
 ) -> Iterator[Cluster]:
-    """A cluster on a database of its own; all of its processes run. Keeps its logs when the test fails."""
+    """A cluster on a database of its own; all of its processes run, and hosts have reported within `patience` seconds.
+
+    Keeps its logs when the test fails.
+    """
     directory = Path(tempfile.mkdtemp(prefix="kn-cluster-"))
     port = free_port()
     cluster = Cluster(
@@ -226,8 +230,8 @@ def make_cluster(
         )
         # Hosts last: a report that is sent before there is a conductor's queue is repeated only after a while.
         cluster.start(*(member for member in members if member.role != "compute"))
-        cluster.start(*cluster.of("compute"))
-        cluster.wait_for_hosts(hosts * counts.get("compute", 0))
+        cluster.start(*cluster.of("compute"), timeout=patience)
+        cluster.wait_for_hosts(hosts * counts.get("compute", 0), patience)
         yield cluster
         cluster.stop()
     except BaseException:

@@ -33,6 +33,11 @@ class MariaDB:
         self._server: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
 
+    @property
+    def pid(self) -> int:
+        assert self._server is not None
+        return self._server.pid
+
     def install(self) -> None:
         """Make the data directory."""
         subprocess.run(

@@ -48,6 +48,12 @@ class Broker:
         (directory / "enabled_plugins").write_text("[].\n")
 
     @property
+    def pid(self) -> int:
+        """Of the server's first process; the broker is among its children."""
+        assert self._server is not None
+        return self._server.pid
+
+    @property
     def transport_url(self) -> str:
         return f"rabbit://{self.user}:br%2Fok%40er@127.0.0.1:{self.port}//"
 
