@@ -19,6 +19,7 @@ COMMANDS = {
     "conductor": ("nova-conductor", "Runs operations step by step."),
     "scheduler": ("nova-scheduler", "Ranks hosts for servers."),
     "consoleauth": ("nova-consoleauth", "Tells console proxies what a token opens."),
+    "console": ("nova-novncproxy", "Console pages for users' browsers, and the way to guests' screens."),
     "cert": ("nova-cert", "Signs certificates for users of the old API."),
     "network": ("kilonova-network", "Turns Neutron's state into what each host's network plane should have."),
     "compute": ("nova-compute", "One host's hypervisor, or many simulated ones."),
@@ -69,5 +70,6 @@ nova_api_metadata = _program("metadata")
 nova_conductor = _program("conductor")
 nova_scheduler = _program("scheduler")
 nova_consoleauth = _program("consoleauth")
+nova_novncproxy = _program("console")
 nova_cert = _program("cert")
 nova_compute = _program("compute")

@@ -194,7 +194,16 @@ def metadata_listener(conf: cfg.ConfigOpts) -> Listener:
 
 
 def console_listener(conf: cfg.ConfigOpts) -> Listener:
-    return Listener(address=conf.vnc.novncproxy_host or "0.0.0.0", port=conf.vnc.novncproxy_port or 6080)
+    """TLS where [DEFAULT] cert and key (or ssl_only) ask for it."""
+    certificate = (conf.cert, conf.key or conf.cert) if conf.cert else None
+    for file in certificate or ():
+        if not Path(file).is_file():
+            raise Invalid(f"Configuration: [DEFAULT] cert, key: {file} does not exist.")
+    if conf.ssl_only and certificate is None:
+        raise Invalid("Configuration: ssl_only needs [DEFAULT] cert.")
+    return Listener(
+        address=conf.vnc.novncproxy_host or "0.0.0.0", port=conf.vnc.novncproxy_port or 6080, certificate=certificate
+    )
 
 
 def log_path(conf: cfg.ConfigOpts, program: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from oslo_config import cfg
@@ -9,7 +10,7 @@ from oslo_config import cfg
 from kilonova import config
 from kilonova.runtime import Runtime
 from kilonova.service import deployment
-from kilonova.service.http import serve
+from kilonova.service.http import serve, serve_as
 from kilonova.service.process import Role, Started
 
 
@@ -55,6 +56,25 @@ async def start_consoleauth(started: Started) -> None:
     consoleauth = ConsoleAuth(await started.parts.runtime())
     await consoleauth.start()
     started.stack.push_async_callback(consoleauth.stop)
+
+
+async def start_console(started: Started) -> None:
+    """Faces users, and has no database: what a token opens is consoleauth's to say."""
+    from kilonova.allinone.services import services_dir
+    from kilonova.console.proxy.files import load
+    from kilonova.console.proxy.proxy import ConsoleProxy
+    from kilonova.console.proxy.server import server_config
+
+    parts = started.parts
+    settings = config.proxy_settings(started.conf)
+    files = await asyncio.to_thread(load, services_dir() / "console")
+    proxy = ConsoleProxy(await parts.bus(), parts.world, settings, files)
+    await proxy.start()
+    started.stack.push_async_callback(proxy.stop)
+    listening = started.listeners["console"]
+    certificate, key = listening.certificate or (None, None)
+    served = server_config(proxy, settings, ssl_certfile=certificate, ssl_keyfile=key)
+    await serve_as(started.stack, served, listening.socket)
 
 
 async def start_cert(started: Started) -> None:
@@ -186,6 +206,12 @@ ROLES = {
             name="consoleauth",
             program="nova-consoleauth",
             start=start_consoleauth,
+        ),
+        Role(
+            name="console",
+            program="nova-novncproxy",
+            start=start_console,
+            listeners=lambda conf: {"console": deployment.console_listener(conf)},
         ),
         Role(
             name="cert",
