@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
 from kilonova.db import schema
-from kilonova.db.engine import Database, Tx, async_url, forbid_in_transaction
+from kilonova.db.engine import Database, Tx, async_url
 from kilonova.db.tables import quota_usages
 from kilonova.db.types import database_seconds
 from kilonova.errors import Conflict
+from kilonova.transactions import forbid_in_transaction
 
 
 @pytest.fixture
