@@ -49,6 +49,10 @@ class Cloud:
     def compute_url(self) -> str:
         return f"http://127.0.0.1:{Ports.with_offset(self.offset).compute}/v2.1"
 
+    @property
+    def network_url(self) -> str:
+        return f"http://127.0.0.1:{Ports.with_offset(self.offset).network}/v2.0"
+
     def up(self) -> None:
         """Bring it up, or up again. Raises AssertionError with what it said when it fails."""
         command = [
