@@ -144,6 +144,18 @@ class Listener:
             connection.close()
 
 
+def test_an_interface_comes_and_goes_while_the_guest_runs(lab: Guests) -> None:
+    extra = lab.network(lab.admin, "extra", "10.9.0.0/24")
+    made = lab.admin.compute.create_server_interface(lab.a2, net_id=extra.id)
+    (address,) = [ip["ip_address"] for ip in made.fixed_ips]
+    eventually(lambda: f"nic added eth1 {made.mac_addr} {address}" in lab.console(lab.admin, lab.a2))
+    shown = lab.admin.compute.get_server(lab.a2).addresses["extra"]
+    assert [each["addr"] for each in shown] == [address]
+    lab.admin.compute.delete_server_interface(made, server=lab.a2)
+    eventually(lambda: "nic removed eth1" in lab.console(lab.admin, lab.a2))
+    eventually(lambda: not list(lab.admin.network.ports(network_id=extra.id, device_id=lab.a2.id)))
+
+
 def test_floating_ip_in_and_translated_out(lab: Guests) -> None:
     public = lab.admin.network.find_network("public")
     floating = lab.admin.network.create_ip(floating_network_id=public.id, port_id=lab.port(lab.admin, lab.a1).id)

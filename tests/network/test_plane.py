@@ -74,6 +74,19 @@ async def test_a_spoofed_address_passes_nowhere(lan: Lan) -> None:
         await until(lambda: reaches(lan.a, "10.0.0.6", 80))
 
 
+async def test_an_address_that_a_port_is_allowed_besides_its_own_passes(lan: Lan) -> None:
+    lan.allow(80)
+    await lan.two.send()
+    ip("-n", lan.a, "addr", "add", "10.0.0.99/24", "dev", "eth0")
+    port = lan.two.documents.kinds["ports"][uid("a")]
+    with listening(lan.b, 80):
+        await until(lambda: reaches(lan.a, "10.0.0.6", 80))
+        assert not await asyncio.to_thread(reaches, lan.a, "10.0.0.6", 80, source="10.0.0.99")
+        port["allowed_address_pairs"] = [{"mac_address": port["mac_address"], "ip_address": "10.0.0.96/29"}]
+        await lan.two.send()
+        await until(lambda: reaches(lan.a, "10.0.0.6", 80, source="10.0.0.99"))
+
+
 async def test_a_plane_that_starts_again_finds_everything_and_what_nobody_wants_goes(lan: Lan) -> None:
     two = lan.two
     space = two.planes["h1"]._applier.spaces.dhcp(lan.network["id"])

@@ -131,6 +131,34 @@ async def test_floating_ip_and_translation(lan: Lan) -> None:
     listener.close()
 
 
+async def test_extra_routes_lead_on_and_are_set_once(lan: Lan) -> None:
+    two, world = lan.two, lan.two.documents
+    router = world.router("r", routes=[{"destination": "198.51.100.7/32", "nexthop": "10.0.0.6"}])
+    world.router_port(router, lan.network, "h1", (lan.subnet, "10.0.0.1"))
+    world.kinds["ports"][uid("b")]["allowed_address_pairs"] = [{"ip_address": "198.51.100.7"}]
+    ip("-n", lan.a, "route", "add", "default", "via", "10.0.0.1")
+    ip("-n", lan.b, "addr", "add", "198.51.100.7/32", "dev", "lo")
+    ip("-n", lan.b, "link", "set", "lo", "up")
+    lan.allow(80)
+    await two.send()
+    with listening(lan.b, 80):
+        await until(lambda: reaches(lan.a, "198.51.100.7", 80))
+    # Nothing more to do: a plane that heard of its own changes for ever would never rest.
+    shell = two.planes["h1"]._applier.shell
+    counts = [-1]
+
+    def rests() -> bool:
+        counts.append(shell.count)
+        time.sleep(0.5)
+        return counts[-1] == shell.count
+
+    await until(rests)
+    router["routes"] = []
+    await two.send()
+    space = two.planes["h1"]._applier.spaces.router(router["id"])
+    await until(lambda: "198.51.100.7" not in ip("-n", space, "route"))
+
+
 def _get(space: str, url: str, **headers: str) -> tuple[int, str]:
     """As a guest asks."""
 

@@ -155,9 +155,14 @@ def listening(space: str, port: int) -> Any:
         yield
 
 
-def reaches(space: str, address: str, port: int, timeout: float = 0.7) -> bool:
+def reaches(space: str, address: str, port: int, timeout: float = 0.7, source: str = "") -> bool:
+    """`source`: the address that it comes from."""
+
     def attempt() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=timeout):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((address, port), timeout=timeout, source_address=(source, 0)),
+        ):
             return True
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shutil
 import socket
 from collections.abc import Iterable
@@ -153,7 +154,7 @@ class RouterSpace:
 
     def _routes(self, plan: RouterPlan) -> None:
         wanted = {("default" if version == 4 else "default6"): hop for version, hop in _by_version(plan.next_hops)}
-        wanted |= dict(plan.routes)
+        wanted |= {_destination(to): hop for to, hop in plan.routes}
         have = {}
         for family in ("-4", "-6"):
             for each in self._shell.show(self.space, family, "route", "show", "proto", "static"):
@@ -184,8 +185,11 @@ def _family(to: str) -> str:
 
 
 def _destination(to: str) -> str:
-    # As `ip` shows it: a host's route has no length.
-    return "default" if to == "default6" else to.removesuffix("/32").removesuffix("/128") if "/" in to else to
+    """As `ip` shows it: a host's route has no length."""
+    if to in ("default", "default6"):
+        return "default"
+    network = ipaddress.ip_network(to)
+    return str(network.network_address if network.prefixlen == network.max_prefixlen else network)
 
 
 def remove(space: str, daemons: Iterable[Daemon]) -> None:
