@@ -10,6 +10,7 @@ import contextlib
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -37,7 +38,7 @@ from kilonova.agent.libvirt.events import Watch
 from kilonova.agent.libvirt.nics import Nics
 from kilonova.agent.libvirt.options import LibvirtOptions
 from kilonova.agent.libvirt.screen import Screen
-from kilonova.agent.libvirt.serial import SerialLine
+from kilonova.agent.libvirt.serial import SerialLines
 from kilonova.agent.threads import Pool, in_thread
 from kilonova.agent.tunnel import Tunnel
 from kilonova.agent.wanted import wanted
@@ -77,6 +78,7 @@ class LibvirtDriver:
         self._console_pool = Pool(options.threads, "libvirt-consoles")
         self._consoles = Connection(options.uri, self._console_pool, timeout=options.call_timeout)
         self._tunnel = Tunnel(self._world, options.serial_proxyclient_address)
+        self._serial = SerialLines(self._consoles, options.deployment_id)
         self._disks = Disks(options.state_path, options.deployment_id)
         self._images = ImageCache(
             options.state_path / BASE,
@@ -325,9 +327,11 @@ class LibvirtDriver:
         port = await self._with("asking", uuid, lambda domain: asking.console_port(domain, kind))
         if port is not None and self.options.netns is None:
             return ConsoleAddress(host=self.options.vnc_proxyclient_address, port=port)
-        opened = Screen if port is not None else SerialLine
-        serve = opened(self._consoles, uuid, self.options.deployment_id).serve
-        return await self._tunnel.address_of(serve, ticket=ticket)
+        if port is not None:
+            return await self._tunnel.address_of(
+                Screen(self._consoles, uuid, self.options.deployment_id).serve, ticket=ticket
+            )
+        return await self._tunnel.address_of(partial(self._serial.serve, uuid), ticket=ticket)
 
     # -- inside
 

@@ -38,7 +38,8 @@ class Line:
         return cls(reader, writer)
 
     def close(self) -> None:
-        self.writer.close()
+        # What the host has not taken by now would be kept for as long as it takes nothing.
+        self.writer.transport.abort()
 
 
 async def to_guest(receive: Receive, line: Line, used: Callable[[bytes], None]) -> int | None:
