@@ -66,7 +66,7 @@ class Base:
         it = self.controller
         it.write(
             "/etc/keystone/keystone.conf",
-            f"""
+            """
 [DEFAULT]
 log_dir = /var/log/keystone
 [database]
@@ -98,7 +98,8 @@ key_repository = /etc/keystone/credential-keys/
         )
         it.run("chown -R keystone: /var/log/keystone /var/lib/keystone")
         it.spawn(
-            f"{_UWSGI} --http-socket 0.0.0.0:5000 --http-socket 0.0.0.0:35357 --wsgi-file /usr/bin/keystone-wsgi-public",
+            f"{_UWSGI} --http-socket 0.0.0.0:5000 --http-socket 0.0.0.0:35357 "
+            "--wsgi-file /usr/bin/keystone-wsgi-public",
             "/var/log/keystone/out.log",
             user="keystone",
         )
