@@ -7,6 +7,7 @@ each other by name; nothing leads out of it.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -112,6 +113,31 @@ class Machine:
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{self.name}# {script}\n{done.stdout}"
         return done.stdout
+
+    def converse(self, script: str, answers: list[tuple[str, str]], *, timeout: float = 120) -> str:
+        """As `run` at a terminal: each answer is typed once its prompt has come."""
+        ours, theirs = os.openpty()
+        talking = subprocess.Popen(
+            self.enter("setsid", "--ctty", "--wait", "bash", "-c", script), stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        said, waiting, end = "", list(answers), time.monotonic() + timeout
+        seen = 0
+        while True:
+            try:
+                part = os.read(ours, 4096) if select.select([ours], [], [], 1)[0] else b"\0"
+            except OSError:  # nobody has the other end any more
+                break
+            if not part:
+                break
+            said += part.decode(errors="replace").replace("\0", "")
+            if waiting and (found := said.find(waiting[0][0], seen)) >= 0:
+                seen = found + len(waiting[0][0])
+                os.write(ours, waiting.pop(0)[1].encode() + b"\n")
+            assert time.monotonic() < end, said
+        os.close(ours)
+        assert talking.wait(timeout=30) == 0, said
+        return said.replace("\r", "")
 
     def spawn(self, script: str, log: str, *, user: str | None = None) -> subprocess.Popen[bytes]:
         """Start what goes on; `log` is a file of the machine."""

@@ -64,9 +64,15 @@ class Unit:
         notified.bind(address)
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": account.pw_dir}
         environment["NOTIFY_SOCKET"] = "@" + address[1:]
+        for file in self.service.get("EnvironmentFile", "").split():
+            with suppress(FileNotFoundError):
+                for line in Path(file.removeprefix("-")).read_text().splitlines():
+                    name, equals, value = line.partition("=")
+                    if equals and not name.startswith("#"):
+                        environment[name.strip()] = value.strip().strip("\"'")
         with open(f"/var/log/{self.name}.log", "ab") as log:
             process = subprocess.Popen(
-                shlex.split(self.service["ExecStart"]),
+                [part for word in shlex.split(self.service["ExecStart"]) for part in _expanded(word, environment)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -112,6 +118,11 @@ class Unit:
         if pid is None:
             sys.exit(f"{self.name} is not active, cannot reload.")
         os.kill(pid, signal.SIGHUP)
+
+
+def _expanded(word: str, environment: dict[str, str]) -> list[str]:
+    """`$NAME` alone stands for any number of words."""
+    return environment.get(word[1:], "").split() if word.startswith("$") else [word]
 
 
 def main(verb: str, names: list[str]) -> None:

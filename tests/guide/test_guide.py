@@ -5,13 +5,14 @@ The steps are in the guide's order and build on each other. What differs from th
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 
 import pytest
 
-from tests.guide.base import PASSWORD
-from tests.guide.site import CONTROLLER_UNITS, Site, table
+from tests.guide.base import PASSWORD, SECRET
+from tests.guide.site import CONTROLLER_UNITS, Site, table, tiny_image
 from tests.support.guide import COMPUTE, CONTROLLER
 
 pytestmark = pytest.mark.timeout(900)
@@ -28,9 +29,9 @@ def test_the_database_is_created(site: Site) -> None:
 
 
 def test_the_service_user_is_created(site: Site) -> None:
-    said = site.controller.run(
+    said = site.controller.converse(
         f". /root/admin-openrc.sh; {site.base.client} user create --domain default --password-prompt nova",
-        stdin=f"{PASSWORD}\n{PASSWORD}\n",
+        [("User Password:", PASSWORD), ("Repeat User Password:", PASSWORD)],
     )
     shown = table(said)
     assert (shown["domain_id"], shown["enabled"], shown["name"]) == ("default", "True", "nova")
@@ -86,7 +87,7 @@ def test_compute01_is_installed_configured_and_started(site: Site) -> None:
     site.compute.write("/etc/nova/nova.conf", COMPUTE, mode="640")
     assert site.compute.run("dpkg -s sysfsutils | grep ^Status").strip().endswith("installed")
     site.libvirt(site.compute)
-    site.compute.run("systemctl enable openstack-nova-compute.service")
+    site.compute.run("systemctl enable libvirtd.service openstack-nova-compute.service")
     site.compute.run("systemctl start openstack-nova-compute.service", timeout=300)
 
 
@@ -103,3 +104,77 @@ def test_every_service_reports(site: Site) -> None:
     assert found == internal | {("nova-compute", "compute01", "nova", "enabled", "up")}
     (hypervisor,) = json.loads(site.openstack("hypervisor list -f json"))
     assert (hypervisor["Hypervisor Hostname"], hypervisor["State"]) == ("compute01", "up")
+
+
+def test_networking_is_made_known_to_compute(site: Site) -> None:
+    """The part of the Networking chapter that is about Compute."""
+    section = f"""
+[neutron]
+url = http://controller01:9696
+auth_url = http://controller01:35357
+auth_plugin = password
+project_domain_id = default
+user_domain_id = default
+region_name = RegionOne
+project_name = service
+username = neutron
+password = {PASSWORD}
+"""
+    proxy = f"service_metadata_proxy = True\nmetadata_proxy_shared_secret = {SECRET}\n"
+    site.controller.run("cat >>/etc/nova/nova.conf", stdin=section + proxy)
+    site.compute.run("cat >>/etc/nova/nova.conf", stdin=section)
+    site.controller.run("systemctl restart openstack-nova-api.service openstack-nova-conductor.service", timeout=300)
+    site.compute.run("systemctl restart openstack-nova-compute.service", timeout=300)
+
+
+def test_networks_key_image_and_flavor(site: Site) -> None:
+    site.openstack(
+        "network create --external --share --provider-network-type flat --provider-physical-network public public"
+    )
+    site.openstack(
+        "subnet create --network public --subnet-range 203.0.113.0/24 --gateway 203.0.113.1 "
+        "--allocation-pool start=203.0.113.101,end=203.0.113.200 public"
+    )
+    site.openstack("network create private")
+    site.openstack("subnet create --network private --subnet-range 172.16.1.0/24 private")
+    site.openstack("router create router")
+    site.openstack("router add subnet router private")
+    site.openstack("router set --external-gateway public router")
+    for rule in ("--protocol icmp", "--protocol tcp --dst-port 22"):
+        site.openstack(f"security group rule create {rule} default", check=False)
+    site.controller.run("ssh-keygen -q -N '' -t ed25519 -f /root/.ssh/id_ed25519")
+    site.openstack("keypair create --public-key /root/.ssh/id_ed25519.pub mykey")
+    site.controller.write("/root/tiny.qcow2.b64", base64.b64encode(tiny_image().read_bytes()).decode())
+    site.controller.run("base64 -d /root/tiny.qcow2.b64 >/root/tiny.qcow2; rm /root/tiny.qcow2.b64")
+    site.openstack(
+        "image create --disk-format qcow2 --container-format bare --public --file /root/tiny.qcow2 tiny", timeout=300
+    )
+    site.openstack("flavor create --vcpus 1 --ram 128 --disk 1 m1.nano")
+
+
+def test_a_server_on_the_self_service_network(site: Site) -> None:
+    site.openstack(
+        "server create --flavor m1.nano --image tiny --nic net-id=private --security-group default --key-name mykey "
+        "--wait private-instance",
+        timeout=600,
+    )
+    shown = site.fields("server show private-instance")
+    assert shown["status"] == "ACTIVE"
+    assert shown["OS-EXT-SRV-ATTR:host"] == "compute01"
+    assert "private=172.16.1." in shown["addresses"]
+    site.ready("private-instance", "172.16.1.")
+
+
+def test_a_floating_ip_leads_to_it(site: Site) -> None:
+    address = site.fields("floating ip create public")["floating_ip_address"]
+    site.openstack(f"server add floating ip private-instance {address}")
+    site.user.until(f"ping -c 1 -W 2 {address}", 120)
+    key = site.controller.read("/root/.ssh/id_ed25519")
+    site.user.write("/root/key", key, mode="600")
+    ssh = (
+        f"ssh -i /root/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@{address}"
+    )
+    assert site.user.until(f"{ssh} hostname", 120).strip() == "private-instance"
+    # Through Neutron's metadata agent, which signs for the guest.
+    said = site.user.run(f"{ssh} wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json", timeout=120)
+    assert json.loads(said)["name"] == "private-instance"
