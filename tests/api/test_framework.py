@@ -112,9 +112,9 @@ async def test_a_query_that_is_not_utf_8_is_refused(api: Client) -> None:
 
 
 async def test_what_is_not_built_says_so_and_what_is_gone_too(api: Client) -> None:
-    later = await api("GET", "/os-server-groups", token="member")
+    later = await api("GET", "/extensions", token="member")
     assert later.status_code == 501
-    assert "GET /os-server-groups is not available in this release" in later.json()["notImplemented"]["message"]
+    assert "GET /extensions is not available in this release" in later.json()["notImplemented"]["message"]
     assert (await api("GET", "/os-cells")).status_code == 410
     assert (await api("GET", "/os-hosts", version="2.43")).status_code == 404
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import AsyncMock
@@ -17,6 +18,14 @@ async def test_a_scheduler_that_fails_to_answer_is_asked_again() -> None:
     server = SimpleNamespace(vcpus=1, memory_mb=1, disk_gb=1, pinned_availability_zone=None)
     rt = SimpleNamespace(db=AsyncMock(**{"read.return_value": server}), bus=AsyncMock())
     rt.bus.ask.return_value = Answer(error="The receiver failed to handle the question.")
-    run = SimpleNamespace(env=SimpleNamespace(rt=rt, pace=PACE), data={}, scratch={}, tries=0, server_uuid="server-1")
+    rt.world = SimpleNamespace()
+    run = SimpleNamespace(
+        env=SimpleNamespace(rt=rt, pace=PACE),
+        data={},
+        scratch={},
+        tries=0,
+        server_uuid="server-1",
+        waiting=lambda *_: nullcontext(),
+    )
     with pytest.raises(Transient, match="failed to handle"):
         await find_hosts(cast("Any", run))
