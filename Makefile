@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 CODE := src tests bench compat
 
-.PHONY: help setup setup-tests demo test test-fast cluster chaos check format bench bench-cluster compat tempest lock clean
+.PHONY: help setup setup-tests demo test test-fast cluster guide chaos check format bench bench-cluster compat tempest lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' 
 
 cluster: setup-tests ## The long tests: kills by the dozen, several processes on MariaDB and RabbitMQ, a Debian guest
 	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 $(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py $(ARGS)
+
+guide: setup-tests ## The two-node installation guide, step by step, on machines of namespaces (root)
+	@GUIDE=1 $(BIN)/python -m pytest -x tests/guide $(ARGS)
 
 chaos: setup-tests ## Servers made and deleted while everything breaks, then an audit (SEED=n; ARGS="--servers 1000 --minutes 6")
 	@$(BIN)/python -m tests.support.chaos --seed $(SEED) $(ARGS)

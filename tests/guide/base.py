@@ -13,7 +13,7 @@ PACKAGES = (
     "mariadb-server", "rabbitmq-server", "memcached", "keystone", "glance-api", "neutron-server",
     "neutron-linuxbridge-agent", "neutron-dhcp-agent", "neutron-l3-agent", "neutron-metadata-agent", "python3-pymysql",
     "sysfsutils", "iputils-ping", "libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils",
-    "openssh-client", "chromium", "sudo",
+    "openssh-client", "curl", "sudo",
 )  # fmt: skip
 SECRET = "metadata-secret-of-the-guide"
 
