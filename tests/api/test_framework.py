@@ -221,6 +221,13 @@ def test_messages_name_the_field_the_value_and_what_would_do(thing: dict[str, An
     assert refusal(THING, Version(2, 5), {"thing": thing}) == message
 
 
+@pytest.mark.parametrize("name", ["1", "007", "+1", "-1", "a/b~c"])
+def test_messages_name_a_field_that_looks_like_a_number_as_it_stands(name: str) -> None:
+    schema = Schema({"type": "object", "additionalProperties": {"type": "string"}})
+    message = f"Invalid input for field/attribute {name}. Value: 5. 5 is not of type 'string'"
+    assert refusal(schema, Version(2, 5), {name: 5}) == message
+
+
 def test_the_legacy_path_strips_at_every_depth() -> None:
     value = {
         "thing": {"name": "x", "odd": 1, "parts": [{"id": "155d900f4e144e4ca73d069cbf4541e6", "odd": 1}]},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,17 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.bus.messages import Answer, Message
 from kilonova.db.engine import Database, Tx
 from kilonova.db.schema import create_all
-from kilonova.db.tables import compute_nodes, instance_types, key_pairs, metadata, services
+from kilonova.db.tables import (
+    aggregate_hosts,
+    aggregate_metadata,
+    aggregates,
+    compute_nodes,
+    instance_groups,
+    instance_types,
+    key_pairs,
+    metadata,
+    services,
+)
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings, QuotaDefaults
 from kilonova.testing.cloud import StaticImages, no_token
@@ -38,9 +49,13 @@ from kilonova.testing.identity import PROJECT, StaticTokens
 from kilonova.world import World
 from tests.support import server_rows
 
+EXAMPLES = int(os.environ.get("KILONOVA_EXAMPLES", "500"))
+SEED = int(os.environ.get("KILONOVA_SEED", "2026"))
+
 UUID = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
 SERVICE = "7f12e505-3a14-4639-b918-409c6e6e9077"
 NODE = "69c85da7-7655-4834-abd9-e9f710ac07cf"
+GROUP = "5bbcc3c4-1da2-4437-a48a-66f15b1b13f9"
 NOW = server_rows.MOMENT
 
 WORDS = st.sampled_from(
@@ -96,7 +111,7 @@ def fitting(schema: Any) -> st.SearchStrategy[Any]:
 
 
 async def _answer(message: Message) -> Answer:
-    return Answer(data={"output": "login: "})
+    return Answer(data={"output": "login: ", "host": "192.0.2.9", "port": 5900, "certificate": "-----"})
 
 
 class Stage:
@@ -115,8 +130,9 @@ class Stage:
         limits = ComputeSettings(quota=QuotaDefaults(key_pairs=3, instances=6))
         bus = MemoryBus()
         await bus.start()
-        # Without a host that answers, each question to it would take its whole time-out.
-        await bus.listen("agent.host-1", _answer)
+        # Without a role that answers, each question to it would take its whole time-out.
+        for address in ("agent.host-1", "cert"):
+            await bus.listen(address, _answer)
         self.bus = bus
         rt = Runtime(world=World(7), db=self.db, bus=bus, images=images, image_token=no_token, settings=limits)
         app = create_app(rt, StaticTokens(), policy=Policy())
@@ -170,6 +186,12 @@ class Stage:
             )
         )
 
+        await tx.execute(sa.insert(aggregates).values(id=1, uuid=NODE, name="a1", created_at=NOW))
+        await tx.execute(sa.insert(aggregate_hosts).values(aggregate_id=1, host="host-1"))
+        await tx.execute(sa.insert(aggregate_metadata).values(aggregate_id=1, key="k1", value="1"))
+        group = {"project_id": PROJECT, "user_id": "member", "name": "g1", "policy": "anti-affinity", "rules": {}}
+        await tx.execute(sa.insert(instance_groups).values(group | {"uuid": GROUP, "created_at": NOW}))
+
     async def _look(self, tx: Tx) -> tuple[dict[str, list[Any]], dict[str, str]]:
         rows, sums = {}, {}
         for name, table in metadata.tables.items():
@@ -220,6 +242,9 @@ IDS = {
     "/os-keypairs": ["k1", "nope"],
     "/os-hypervisors": [NODE, "1", "host", "nope"],
     "/os-services": [SERVICE, "enable", "disable", "disable-log-reason", "force-down", "1", "nope"],
+    "/os-aggregates": ["1", "2", "nope"],
+    "/os-server-groups": [GROUP, UUID, "nope"],
+    "/os-quota": [PROJECT, "default", "nope"],
     "/versions": ["v2.1", "nope"],
 }
 NAMES = {"key": ["k", "nope"], "tag": ["t", "nope"], "network": ["private", "nope"]}
@@ -257,13 +282,13 @@ def requests(draw: st.DrawFn, stage: Stage) -> tuple[str, str, bytes, dict[str, 
 
 
 @settings(
-    max_examples=500,
+    max_examples=EXAMPLES,
     deadline=None,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
     database=None,
 )
-@seed(2026)
+@seed(SEED)
 @given(data=st.data())
 def test_nothing_fails_and_what_is_refused_changes_nothing(stage: Stage, data: st.DataObject) -> None:
     method, url, body, headers = data.draw(requests(stage))

@@ -244,7 +244,7 @@ class Validator:
         kind = error.kind
         if isinstance(kind, ValidationErrorKind.Format) and kind.format in _REASONS:
             return f"An invalid 'name' value was provided. The name must be: {_REASONS[kind.format]}"
-        path = error.instance_path
+        path = _keys(value, error.instance_path)
         # The error's own copy of the value has its keys sorted; the caller is shown what he sent.
         instance = _reach(value, path)
         text = _describe(error, instance, _reach(self.schema, error.schema_path[:-1]))
@@ -253,6 +253,18 @@ class Validator:
         if self._is_body:
             return f"Invalid input for field/attribute {path[-1]}. Value: {_shown(instance)}. {text}"
         return f"Invalid input for query parameters {path[0]}. Value: {_shown(instance)}. {text}"
+
+
+def _keys(value: Any, path: list[str | int]) -> list[str | int]:
+    """The path with properties' names as they stand: the validator tells "1", "01" and "+1" as the number 1."""
+    found: list[str | int] = []
+    for part in path:
+        key = part
+        if isinstance(value, dict) and isinstance(part, int):
+            key = next(name for name in value if re.fullmatch(rf"\+?0*{part}", name))
+        found.append(key)
+        value = value[key]
+    return found
 
 
 def _reach(value: Any, path: list[str | int]) -> Any:
