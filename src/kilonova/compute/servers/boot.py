@@ -136,9 +136,15 @@ def new_password(rt: Runtime) -> str:
     """Letters and digits that cannot be mistaken for each other, one of each kind at least."""
     kinds = ("23456789", "ABCDEFGHJKLMNPQRSTUVWXYZ", "abcdefghijkmnopqrstuvwxyz")
     length = max(rt.settings.password_length, len(kinds))
-    signs = [secure.choice(kind) for kind in kinds]
-    signs += [secure.choice("".join(kinds)) for _ in range(length - len(kinds))]
-    secure.SystemRandom().shuffle(signs)
+    alphabets = [*kinds, *["".join(kinds)] * (length - len(kinds))]
+    # One draw for all, since each lets other threads go first. A sign and its place need 10 bits, the rest keeps
+    # the choice even.
+    drawn = secure.randbits(16 * length + 64)
+    signs: list[str] = []
+    for alphabet in alphabets:
+        drawn, sign = divmod(drawn, len(alphabet))
+        drawn, place = divmod(drawn, len(signs) + 1)
+        signs.insert(place, alphabet[sign])
     return "".join(signs)
 
 
