@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ DIRECTORY = Path(__file__).parent.parent / "build" / "profile"
 SECONDS = 8
 RATE = 250
 """Samples a second; a thread that waits is not sampled."""
+_TITLE = re.compile(r'(<text id="title"[^>]*>)[^<]*')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ def _record(
         _spy(cloud.process.pid, kind, file)
         client.result()
         settle()
+    # Its title is the command line, which is of no use to anybody else.
+    svg.write_text(_TITLE.sub(rf"\g<1>{name}: {SECONDS} s of kilonova's API and conductor, by py-spy", svg.read_text()))
     return _read(name, svg, raw)
 
 
