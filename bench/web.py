@@ -10,6 +10,13 @@ import uvicorn
 async def serve(app: Any, port: int) -> None:
     """Until SIGTERM."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off", server_header=False
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
     )
     await uvicorn.Server(config).serve()

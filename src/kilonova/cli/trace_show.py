@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kilonova import config
 from kilonova.allinone.errors import CloudError
 from kilonova.cli.waterfall import Bar, bars, drawn, total
 from kilonova.db import trace as rows
 from kilonova.db.engine import Database
 from kilonova.db.trace import Found, TracedOperation
+from kilonova.service import deployment
 
 _COLOURS = {
     "step": "blue",
@@ -63,6 +66,11 @@ def database_url(state_dir: Path) -> str:
             f"there is no cloud in {state_dir.resolve()}", remedy="name its directory with --state-dir, or: kilonova up"
         )
     return f"sqlite:///{path}"
+
+
+def configured_url(files: Sequence[Path]) -> str:
+    """Of a deployment's database. Raises Invalid where the files do not say it."""
+    return deployment.database(config.load(files)).url
 
 
 async def _read(url: str, text: str, limit: int) -> tuple[Found, list[TracedOperation]]:
