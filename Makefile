@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 CODE := src tests bench compat
 
-.PHONY: help setup setup-tests demo test test-fast cluster guide chaos check format bench bench-cluster compat tempest lock clean
+.PHONY: help setup setup-tests demo test test-fast cluster guide chaos simulate check format bench bench-cluster compat tempest lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ guide: setup-tests ## The two-node installation guide, step by step, on machines
 
 chaos: setup-tests ## Servers made and deleted while everything breaks, then an audit (SEED=n; ARGS="--servers 1000 --minutes 6")
 	@$(BIN)/python -m tests.support.chaos --seed $(SEED) $(ARGS)
+
+simulate: setup ## The cloud under faults that a seed decides, many times (SEEDS=10000, FIRST=0); SEED=n tells one run
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)) $(ARGS)
 
 check: setup ## Linters, types and the contracts between the packages
 	@$(BIN)/ruff check $(CODE)

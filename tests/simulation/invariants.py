@@ -1,0 +1,154 @@
+"""What must hold at every commit, and what must hold once the cloud has come to rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from kilonova.compute import states
+from tests.simulation.cloud import PROJECT, Cloud
+from tests.simulation.parts import INJECTED
+from tests.simulation.story import Known
+from tests.workflows.harness.audit import GONE, audit
+
+_ALWAYS = {
+    "a host is over-committed": """
+        SELECT host, vcpus_used, vcpus_max, memory_mb_used, memory_mb_max, local_gb_used, local_gb_max
+        FROM compute_nodes WHERE vcpus_used > vcpus_max OR memory_mb_used > memory_mb_max
+        OR local_gb_used > local_gb_max OR vcpus_used < 0 OR memory_mb_used < 0 OR local_gb_used < 0""",
+    "claims are not the sum of the servers'": """
+        SELECT n.host, n.running_vms, n.vcpus_used, n.memory_mb_used, s.many, s.vcpus, s.memory FROM compute_nodes n
+        LEFT JOIN (SELECT host, node, count(*) AS many, sum(vcpus) AS vcpus, sum(memory_mb) AS memory
+                   FROM instances WHERE claimed GROUP BY host, node) s
+        ON s.host = n.host AND s.node = n.hypervisor_hostname
+        WHERE n.running_vms != coalesce(s.many, 0) OR n.vcpus_used != coalesce(s.vcpus, 0)
+        OR n.memory_mb_used != coalesce(s.memory, 0)""",
+    "quota is not the sum of the servers": """
+        SELECT q.*, s.* FROM quota_usages q,
+        (SELECT count(*) AS many, coalesce(sum(vcpus), 0) AS cores, coalesce(sum(memory_mb), 0) AS memory
+         FROM instances WHERE deleted = 0) s
+        WHERE q.instances != s.many OR q.cores != s.cores OR q.ram != s.memory""",
+    "an open operation has not got its server's slot": """
+        SELECT o.id, o.kind, o.state, i.operation_id, i.deleted FROM instance_actions o
+        LEFT JOIN instances i ON i.uuid = o.server_uuid
+        WHERE o.state IN ('ready', 'running') AND (i.operation_id IS NOT o.id OR i.deleted != 0)""",
+    "a slot is held by an operation that has ended": """
+        SELECT i.uuid, i.operation_id, o.state FROM instances i
+        LEFT JOIN instance_actions o ON o.id = i.operation_id
+        WHERE i.operation_id IS NOT NULL AND coalesce(o.state, '') NOT IN ('ready', 'running')""",
+}
+_ANY = "SELECT " + " OR ".join(f"EXISTS ({query})" for query in _ALWAYS.values())
+
+
+class Broken(Exception):
+    """An invariant does not hold."""
+
+
+def check_commit(cloud: Cloud) -> None:
+    """Raises Broken."""
+    raw = cloud.store.raw
+    if raw.execute(_ANY).fetchone()[0]:
+        for name, query in _ALWAYS.items():
+            rows = raw.execute(query).fetchall()
+            if rows:
+                raise Broken(f"{name}: {rows[0]}")
+    limit = cloud.plan.quota
+    if limit >= 0:
+        (used,) = raw.execute(
+            "SELECT coalesce(max(instances), 0) FROM quota_usages WHERE project_id = ?", (PROJECT,)
+        ).fetchone()
+        if used > limit:
+            raise Broken(f"{used} servers with a quota of {limit}")
+
+
+STATES = {states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, states.ERROR, GONE, "absent"}
+
+_EXCUSES = (
+    "No valid host",
+    INJECTED,
+    "does not answer",
+    "did not end within",
+    "did not report port",
+)
+_UNFORESEEN = "The host failed in an unexpected way."
+"""Excused where a driver was made to fail like that."""
+
+
+async def at_rest(cloud: Cloud, known: Known) -> list[str]:
+    """What is wrong."""
+    faulty = any(cloud.trace.counts.values())
+    wrong = await audit(cloud, STATES, guest_may_differ=faulty)  # type: ignore[arg-type]
+    servers = {server.uuid: server for server in await cloud.all_servers()}
+    for uuid in sorted(known.created - servers.keys()):
+        wrong.append(f"server {uuid} was lost: its create was answered")
+    for uuid in sorted(known.deleted & servers.keys()):
+        if not servers[uuid].deleted:
+            wrong.append(f"server {uuid} is there: its delete was answered")
+    for server in servers.values():
+        message = (server.fault or {}).get("message", "")
+        if message == _UNFORESEEN and cloud.trace.counts["verb fails"]:
+            continue
+        if server.vm_state == states.ERROR and not server.deleted and not any(e in message for e in _EXCUSES):
+            wrong.append(f"server {server.uuid} is in error for no injected reason: {message!r}")
+    return wrong + _effects(cloud)
+
+
+def _effects(cloud: Cloud) -> list[str]:
+    """Nothing took effect more often than it was asked for."""
+    wrong = []
+    asked: Counter[tuple[str, str]] = Counter()
+    done: Counter[tuple[str, str]] = Counter()
+    for uuid, kind, state in cloud.store.raw.execute("SELECT server_uuid, kind, state FROM instance_actions"):
+        asked[uuid, kind] += 1
+        done[uuid, kind] += state == "done"
+    total: Counter[tuple[str, str]] = Counter()
+    uuids: set[str] = set()
+    for host in cloud.hosts.values():
+        for guest in host.driver._host.guests.values():
+            uuids.add(guest.uuid)
+            for verb, times in guest.effects.items():
+                total[guest.uuid, verb] += times
+
+    def compare(uuid: str, verb: str, kinds: tuple[str, ...], more: int = 0) -> None:
+        most = sum(asked[uuid, kind] for kind in kinds) + more
+        if total[uuid, verb] > most:
+            wrong.append(f"{uuid}: '{verb}' took effect {total[uuid, verb]} times, was asked for {most} times")
+
+    attempts = cloud.plan.max_attempts - 1
+    for uuid in sorted(uuids):
+        compare(uuid, "rebooted", ("reboot",))
+        compare(uuid, "stopped", ("stop",))
+        compare(uuid, "paused", ("pause",))
+        compare(uuid, "suspended", ("suspend",))
+        compare(uuid, "disks", ("boot", "boot_with_ports", "rebuild"), attempts)
+        if total[uuid, "rebooted"] < done[uuid, "reboot"]:
+            wrong.append(f"{uuid}: rebooted {total[uuid, 'rebooted']} times, {done[uuid, 'reboot']} reboots are done")
+    return wrong
+
+
+def describe(cloud: Cloud) -> list[str]:
+    """The rows that matter, for whoever reads a bad end."""
+    raw = cloud.store.raw
+    lines = []
+
+    def rows(query: str) -> None:
+        cursor = raw.execute(query)
+        names = [column[0] for column in cursor.description]
+        lines.extend(f"  {dict(zip(names, row, strict=True))}" for row in cursor.fetchall())
+
+    rows(
+        "SELECT uuid, vm_state, task_state, power_state, host, claimed, operation_id, deleting, deleted, fault"
+        " FROM instances"
+    )
+    rows("SELECT id, kind, server_uuid, state, phase, step, attempt, owner, epoch, error FROM instance_actions")
+    rows("SELECT * FROM tombstones")
+    for name, host in cloud.hosts.items():
+        for guest in host.driver._host.guests.values():
+            lines.append(
+                f"  {name}: {guest.uuid} defined={guest.defined} disks={guest.disks} power={guest.power_state} "
+                f"taps={guest.taps} nics={guest.nics} effects={guest.effects}"
+            )
+    return lines
+
+
+__all__ = ["Any", "Broken", "at_rest", "check_commit", "describe"]

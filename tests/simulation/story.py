@@ -1,0 +1,201 @@
+"""What users ask for, one after another and at once; the seed writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from kilonova.agent.driver import PowerState
+from kilonova.compute import attach, states
+from kilonova.compute.servers import boot, delete, power, rebuild, reset
+from kilonova.context import RequestContext
+from kilonova.db import servers
+from kilonova.db.servers import Server
+from kilonova.errors import KilonovaError, NotFound
+from kilonova.runtime import Runtime
+from tests.simulation.cloud import NETWORK, Cloud
+
+PASSWORD = "Correct-Horse-7"
+
+
+@dataclass
+class Known:
+    """What the users were told; all of it has to be true in the end."""
+
+    created: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    maybe: int = 0
+    """Creates without an answer."""
+    turned_off: set[str] = field(default_factory=set)
+    """Guests that changed by themselves."""
+    reset: set[str] = field(default_factory=set)
+
+
+async def _create(rt: Runtime, ctx: RequestContext, request: boot.BootRequest) -> str:
+    return (await boot.create(rt, ctx, request)).uuids[0]
+
+
+async def _rebuild(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    request = rebuild.RebuildRequest(image_ref="image-1", admin_password=PASSWORD, changes={})
+    await rebuild.rebuild(rt, ctx, server, request)
+
+
+async def _attach(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await attach.attach(rt, ctx, server, network_id=NETWORK)
+
+
+async def _detach(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    nics = server.network_info or []
+    if not nics:
+        raise NotFound("It has none.")
+    await attach.detach(rt, ctx, server, nics[0]["port_id"])
+
+
+async def _soft(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await power.reboot(rt, ctx, server, hard=False)
+
+
+async def _hard(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await power.reboot(rt, ctx, server, hard=True)
+
+
+async def _force(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await delete.delete(rt, ctx, server, force=True)
+
+
+async def _reset(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    await reset.reset_state(rt, ctx, server, states.ACTIVE)
+
+
+_A, _S, _P, _U, _E = states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, states.ERROR
+
+VERBS: dict[str, tuple[int, Any, tuple[str, ...]]] = {
+    "delete": (4, delete.delete, (_A, _S, _P, _U, _E, states.BUILDING)),
+    "force delete": (1, _force, (_A, _S, _P, _U, _E, states.BUILDING)),
+    "reboot soft": (3, _soft, (_A,)),
+    "reboot hard": (3, _hard, (_A, _S, _P, _U, _E)),
+    "stop": (4, power.stop, (_A, _E)),
+    "start": (6, power.start, (_S,)),
+    "pause": (2, power.pause, (_A,)),
+    "unpause": (6, power.unpause, (_P,)),
+    "suspend": (2, power.suspend, (_A,)),
+    "resume": (6, power.resume, (_U,)),
+    "rebuild": (4, _rebuild, (_A, _S, _E)),
+    "attach": (3, _attach, (_A, _S, _P)),
+    "detach": (3, _detach, (_A, _S, _P)),
+}
+"""A verb's weight, what it is, and in which states it makes sense."""
+
+
+class Story:
+    def __init__(self, cloud: Cloud, chance: random.Random) -> None:
+        self.cloud = cloud
+        self.chance = chance
+        self.known = Known()
+        self.requests = 0
+        self.users = chance.choice((1, 1, 2, 3))
+        self.turns = chance.randint(2, 7)
+        self.haste = chance.choice((0.05, 1.0, 8.0))
+        """Seconds between two requests of a user, on average."""
+
+    async def tell(self) -> None:
+        """All users' requests, and what befalls hosts meanwhile."""
+        cloud, chance = self.cloud, self.chance
+        users = [asyncio.ensure_future(self._user()) for _ in range(self.users)]
+        if cloud.weather.strikes and chance.random() < 0.4:
+            seconds = chance.choice((3.0, 30.0, 80.0, 130.0)) * chance.random()
+            cloud.keep(self._later(cloud.cut_off(chance.choice(sorted(cloud.hosts)), seconds)))
+        for user in users:
+            await user
+        # What was begun meets its fate before calm comes.
+        await asyncio.sleep(chance.choice((0.1, 3.0, 30.0)) * chance.random())
+
+    async def _later(self, work: Any) -> None:
+        await asyncio.sleep(self.haste * self.turns * self.chance.random())
+        await work
+
+    async def _user(self) -> None:
+        await self._boot()
+        for _ in range(self.turns - 1):
+            await asyncio.sleep(self.chance.expovariate(1.0 / self.haste))
+            alive = sorted(self.known.created - self.known.deleted)
+            roll = self.chance.random()
+            if not alive or roll < 0.2:
+                await self._boot()
+            elif roll < 0.25:
+                await self._goes_off()
+            else:
+                await self._act(self.chance.choice(alive))
+
+    async def _boot(self) -> None:
+        cloud, chance = self.cloud, self.chance
+        request = boot.BootRequest(
+            name="server",
+            image_ref="image-1",
+            flavor_ref=str(chance.choice((1, 1, 2))),
+            networks=chance.choice(("none", "none", [{"uuid": NETWORK}], [{"uuid": NETWORK}, {"uuid": NETWORK}])),
+            admin_password=PASSWORD,
+            config_drive=chance.random() < 0.3,
+        )
+        uuid = await self._ask("create", lambda rt: _create(rt, cloud.context(), request))
+        if uuid is not None:
+            self.known.created.add(uuid)
+
+    async def _act(self, uuid: str) -> None:
+        cloud = self.cloud
+        name = await self._choose(uuid)
+        verb = VERBS[name][1]
+
+        async def act(rt: Runtime) -> bool:
+            server = await rt.db.read(lambda tx: servers.get(tx, uuid))
+            if server is None:
+                raise NotFound(f"Instance {uuid} could not be found.")
+            await verb(rt, cloud.context(), server)
+            return True
+
+        if await self._ask(f"{name} {uuid[:8]}", act) and "delete" in name:
+            self.known.deleted.add(uuid)
+
+    async def _choose(self, uuid: str) -> str:
+        """Mostly what makes sense, once nothing else is under way; now and then anything at any time."""
+        look = "SELECT vm_state, operation_id FROM instances WHERE uuid = ?"
+        patience = self.chance.choice((0.0, 5.0, 60.0))
+        state, busy = self.cloud.store.raw.execute(look, (uuid,)).fetchone()
+        while busy and patience > 0:
+            patience -= 0.5
+            await asyncio.sleep(0.5)
+            state, busy = self.cloud.store.raw.execute(look, (uuid,)).fetchone()
+        fitting = [name for name, (_, _, fits) in VERBS.items() if state in fits]
+        names = fitting if fitting and self.chance.random() < 0.85 else list(VERBS)
+        return self.chance.choices(names, [VERBS[name][0] for name in names])[0]
+
+    async def _goes_off(self) -> None:
+        """A guest powers itself off."""
+        found = [
+            (name, guest.uuid)
+            for name, host in sorted(self.cloud.hosts.items())
+            for guest in host.driver._host.guests.values()
+            if guest.defined and guest.power_state == PowerState.RUNNING
+        ]
+        if found:
+            name, uuid = self.chance.choice(found)
+            self.cloud.trace.fault(name, "guest goes off", uuid[:8])
+            self.known.turned_off.add(uuid)
+            await self.cloud.hosts[name].driver.guest_changes(uuid, PowerState.SHUTDOWN)
+
+    async def _ask(self, what: str, verb: Any) -> Any:
+        trace = self.cloud.trace
+        trace.say("user", f"asks: {what}")
+        self.requests += 1
+        try:
+            answer = await self.cloud.as_api(verb)
+        except KilonovaError as error:
+            trace.say("user", f"is refused: {what}: {error.message}")
+            return None
+        except TimeoutError:
+            trace.say("user", f"hears nothing: {what}")
+            return None
+        trace.say("user", f"is told: {what}: {answer if isinstance(answer, str) else 'yes'}")
+        return answer
