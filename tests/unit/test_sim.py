@@ -239,3 +239,12 @@ async def test_guests_outlive_the_agent_s_process_however_it_ends(tmp_path: Path
     await other.start()
     assert await other.guests() == []
     await state.close()
+
+
+@pytest.mark.parametrize("hard", [True, False])
+async def test_a_guest_without_disks_does_not_come_up_by_a_reboot(driver: SimDriver, hard: bool) -> None:
+    """A rebuild that failed half way has left it so."""
+    await build(driver)
+    await driver.ensure_disks_absent(SERVER)
+    with pytest.raises(HostFailure, match="disks of server"):
+        await driver.ensure_rebooted(SERVER, hard=hard, marker="1", timeout=1.0)

@@ -223,10 +223,6 @@ class SimDriver:
         guest = self._defined(uuid)
         async with self._verb("running", guest):
             if guest.power_state not in _ON:
-                if not guest.disks:
-                    raise HostFailure(f"The disks of server {uuid} are missing on host '{self.host}'.")
-                if not set(guest.nics) <= set(guest.taps):
-                    raise HostFailure(f"Not all ports of server {uuid} are plugged on host '{self.host}'.")
                 self._boot(guest)
                 await self._did("running", guest)
 
@@ -245,8 +241,8 @@ class SimDriver:
             if guest.boot_marker != marker:
                 if not hard and self._wishes(guest).ignores_shutdown:
                     await self._world.sleep(timeout * self.options.time_scale)
-                guest.boot_marker = marker
                 self._boot(guest)
+                guest.boot_marker = marker
                 await self._did("rebooted", guest)
             elif guest.power_state != PowerState.RUNNING:
                 self._boot(guest)
@@ -363,6 +359,11 @@ class SimDriver:
             return NOTHING
 
     def _boot(self, guest: SimGuest) -> None:
+        """Raises HostFailure for what a hypervisor would not start."""
+        if not guest.disks:
+            raise HostFailure(f"The disks of server {guest.uuid} are missing on host '{self.host}'.")
+        if not set(guest.nics) <= set(guest.taps):
+            raise HostFailure(f"Not all ports of server {guest.uuid} are plugged on host '{self.host}'.")
         guest.power_state = PowerState.RUNNING
         hostname = guest.spec.hostname if guest.spec else guest.uuid
         self._say(guest, f"Simulated guest on {self.host}\nguest ready {hostname}")
