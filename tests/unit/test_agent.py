@@ -19,6 +19,7 @@ from kilonova.agent.commands import (
 from kilonova.agent.driver import PowerState, Secrets
 from kilonova.bus.memory import MemoryBus
 from kilonova.bus.messages import Heartbeat, HostReport, Message, PowerReport, ProgressReport, Result, ServerQuestion
+from kilonova.nic import Nic
 from tests.support.agents import SERVER, Bench, Gate, make_bench, make_command, make_spec
 
 BOOT = make_command()
@@ -309,6 +310,21 @@ async def test_power_verbs_end_in_their_states(bench: Bench) -> None:
         result = await bench.heard.result(key)
         assert (result.error, result.data["power_state"]) == (None, int(state)), verb
     assert bench.driver.left() == []
+
+
+async def test_a_soft_reboot_that_a_boot_of_the_host_cut_short_brings_the_guest_up_with_its_ports(bench: Bench) -> None:
+    nic = Nic(port_id="port-1", mac="fa:16:3e:00:00:01", network_id="net-1", mtu=1450, vif_type="bridge")
+    spec = make_spec(nics=(nic,))
+    await bench.agent()
+    await bench.send(make_command(args=BootArgs(spec=spec)))
+    await bench.heard.result("1/build/do/0.0")
+    await bench.driver.ensure_rebooted(SERVER, hard=False, marker="2", timeout=1.0)
+    guest = bench.driver._host.guests[SERVER]
+    guest.taps, guest.power_state = [], PowerState.SHUTDOWN
+    await bench.send(make_command("2/reboot/do/0.0", "reboot", RebootArgs(uuid=SERVER, marker="2", spec=spec)))
+    assert (await bench.heard.result("2/reboot/do/0.0")).error is None
+    assert (guest.taps, guest.power_state) == (["port-1"], PowerState.RUNNING)
+    assert bench.driver.effects(SERVER)["rebooted"] == 1
 
 
 async def test_a_rebuild_that_is_done_again_does_not_wipe_what_it_built(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class StartArgs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RebootArgs(msgspec.Struct, frozen=True, kw_only=True):
-    """Reboot once per `marker`. With `spec` a hard reboot defines the guest anew if it is missing."""
+    """Reboot once per `marker`. With `spec` one that is off gets its ports, and a hard reboot defines a missing one."""
 
     uuid: str
     marker: str
@@ -186,9 +186,12 @@ async def _start(context: Context, args: StartArgs) -> Data:
 
 
 async def _reboot(context: Context, args: RebootArgs) -> Data:
-    if args.hard and args.spec is not None:
+    if args.spec is not None and args.hard:
         await _plug(context, args.spec)
         await context.driver.ensure_defined(args.spec)
+    elif args.spec is not None and await context.driver.power_state(args.uuid) is not PowerState.RUNNING:
+        # Its host was booted meanwhile: it is about to start, and its taps are gone.
+        await _plug(context, args.spec)
     await context.driver.ensure_rebooted(args.uuid, hard=args.hard, marker=args.marker, timeout=args.timeout)
     return await _state(context, args.uuid)
 

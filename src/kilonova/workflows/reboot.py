@@ -20,7 +20,7 @@ async def reboot(run: Run[Env]) -> Data:
         marker=str(run.id),
         hard=hard,
         timeout=settings.reboot_timeout,
-        spec=shared.spec(server, settings) if hard else None,
+        spec=shared.spec(server, settings),
     )
     return await shared.command(run, "reboot", server.host, "reboot", args)
 
