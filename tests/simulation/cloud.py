@@ -14,7 +14,7 @@ import sqlalchemy.exc
 
 from kilonova.agent import report
 from kilonova.agent.agent import Agent
-from kilonova.agent.driver import PowerState
+from kilonova.agent.driver import PowerState, Resource
 from kilonova.agent.report import Ticker
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimGuest
@@ -38,6 +38,7 @@ from tests.simulation.weather import Trace, Weather, host_of
 
 NETWORK = "11111111-2222-3333-4444-555555555555"
 PROJECT = "project-1"
+GROUP = "99999999-2222-3333-4444-555555555555"
 SWEEP = 6.0
 """Seconds between a conductor's looks for operations; as in production it would be half of all that is done."""
 PACE = Pace(stray_ports=30.0, network_info=30.0)
@@ -45,7 +46,7 @@ PACE = Pace(stray_ports=30.0, network_info=30.0)
 
 # Timers that only poll, at a pace that costs a run less.
 report._TICK = 10.0
-hosts.FLUSH = 8.0
+hosts.FLUSH = 12.0
 
 
 async def service_token() -> str | None:
@@ -74,6 +75,14 @@ class Plan:
     """Of each host; flavor `n` takes n of them."""
     quota: int
     """Of instances; -1: none."""
+    own_quota: int
+    """Of the one user; -1: none."""
+    gold: int
+    """Of a rare resource on each host; flavor `gold` takes one."""
+    policy: str | None
+    """Of the server group that there is."""
+    most_per_host: int
+    """Its members, with anti-affinity."""
     max_attempts: int
     resume_guests: bool
     alone: bool
@@ -88,6 +97,10 @@ class Plan:
             schedulers=chance.choice((1, 1, 2)),
             vcpus=chance.choice((1, 2, 4, 8)),
             quota=chance.choice((-1, -1, 1, 2, 3)),
+            own_quota=chance.choice((-1, -1, -1, 1, 2)),
+            gold=chance.choice((1, 1, 2)),
+            policy=chance.choice((None, "affinity", "anti-affinity", "anti-affinity", "soft-anti-affinity")),
+            most_per_host=chance.choice((1, 1, 2)),
             max_attempts=chance.choice((1, 2, 3)),
             resume_guests=chance.random() < 0.5,
             alone=conductors == 1 and chance.random() < 0.5,
@@ -151,6 +164,7 @@ class Cloud:
 
     # -- roles
     async def start(self) -> None:
+        self._settle_rules()
         for _ in range(self.plan.schedulers):
             self._start_scheduler()
         for _ in range(self.plan.conductors):
@@ -159,6 +173,22 @@ class Cloud:
             self._start_host(f"host-{number}")
         while self.store.raw.execute("SELECT count(*) FROM compute_nodes").fetchone()[0] < self.plan.hosts:
             await asyncio.sleep(0.05)
+
+    def _settle_rules(self) -> None:
+        """What an administrator has set: a server group, a user's quota."""
+        plan, raw = self.plan, self.store.raw
+        if plan.policy is not None:
+            rules = f'{{"max_server_per_host": {plan.most_per_host}}}' if plan.policy == "anti-affinity" else "{}"
+            raw.execute(
+                "INSERT INTO instance_groups (uuid, project_id, user_id, name, policy, rules, created_at)"
+                " VALUES (?, ?, 'user-1', 'group', ?, ?, '2030-01-01 00:00:00.000000')",
+                (GROUP, PROJECT, plan.policy, rules),
+            )
+        if plan.own_quota >= 0:
+            raw.execute(
+                "INSERT INTO quotas (project_id, user_id, resource, hard_limit) VALUES (?, 'user-1', 'instances', ?)",
+                (PROJECT, plan.own_quota),
+            )
 
     def _start_scheduler(self) -> None:
         node = self._node("scheduler")
@@ -175,7 +205,11 @@ class Cloud:
         node = self._node(f"agent {name}")
         rt = self.runtime(node)
         driver = SimDriver(
-            SimOptions(download_images=True, vcpus=self.plan.vcpus),
+            SimOptions(
+                download_images=True,
+                vcpus=self.plan.vcpus,
+                resources={"CUSTOM_GOLD": Resource(total=self.plan.gold)},
+            ),
             rt.world,
             host=name,
             state=self.hypervisor,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
 from kilonova.compute import states
-from tests.simulation.cloud import PROJECT, Cloud
+from tests.simulation.cloud import Cloud
 from tests.simulation.parts import INJECTED
 from tests.simulation.story import Known
-from tests.workflows.harness.audit import GONE, audit
+from tests.workflows.harness.audit import GONE, WANTED, judge
 
 _ALWAYS = {
     "a host is over-committed": """
@@ -23,6 +24,28 @@ _ALWAYS = {
         ON s.host = n.host AND s.node = n.hypervisor_hostname
         WHERE n.running_vms != coalesce(s.many, 0) OR n.vcpus_used != coalesce(s.vcpus, 0)
         OR n.memory_mb_used != coalesce(s.memory, 0)""",
+    "a host's rare resource is over-committed, or not the sum of the servers'": """
+        SELECT n.host, r.used, r.max, coalesce(s.many, 0) FROM compute_node_resources r
+        JOIN compute_nodes n ON n.id = r.node_id
+        LEFT JOIN (SELECT host, node, count(*) AS many FROM instances WHERE claimed AND flavorid = 'gold'
+                   GROUP BY host, node) s
+        ON s.host = n.host AND s.node = n.hypervisor_hostname
+        WHERE r.used > r.max OR r.used != coalesce(s.many, 0)""",
+    "a group's places are not its members'": """
+        SELECT g.policy, p.host, p.servers, coalesce(s.many, 0) FROM instance_group_hosts p
+        JOIN instance_groups g ON g.id = p.group_id
+        LEFT JOIN (SELECT server_group, host, count(*) AS many FROM instances WHERE claimed
+                   GROUP BY server_group, host) s
+        ON s.server_group = g.uuid AND s.host = p.host
+        WHERE p.servers != coalesce(s.many, 0)""",
+    "a group's policy is broken": """
+        SELECT g.policy, i.host, count(*) FROM instance_groups g JOIN instances i ON i.server_group = g.uuid
+        WHERE i.claimed AND g.policy = 'anti-affinity' GROUP BY g.uuid, i.host
+        HAVING count(*) > json_extract(g.rules, '$.max_server_per_host')
+        UNION ALL
+        SELECT g.policy, NULL, count(DISTINCT i.host) FROM instance_groups g
+        JOIN instances i ON i.server_group = g.uuid
+        WHERE i.claimed AND g.policy = 'affinity' GROUP BY g.uuid HAVING count(DISTINCT i.host) > 1""",
     "quota is not the sum of the servers": """
         SELECT q.*, s.* FROM quota_usages q,
         (SELECT count(*) AS many, coalesce(sum(vcpus), 0) AS cores, coalesce(sum(memory_mb), 0) AS memory
@@ -52,13 +75,11 @@ def check_commit(cloud: Cloud) -> None:
             rows = raw.execute(query).fetchall()
             if rows:
                 raise Broken(f"{name}: {rows[0]}")
-    limit = cloud.plan.quota
-    if limit >= 0:
-        (used,) = raw.execute(
-            "SELECT coalesce(max(instances), 0) FROM quota_usages WHERE project_id = ?", (PROJECT,)
-        ).fetchone()
-        if used > limit:
-            raise Broken(f"{used} servers with a quota of {limit}")
+    limits = [limit for limit in (cloud.plan.quota, cloud.plan.own_quota) if limit >= 0]
+    if limits:
+        (used,) = raw.execute("SELECT coalesce(max(instances), 0) FROM quota_usages").fetchone()
+        if used > min(limits):
+            raise Broken(f"{used} servers with a quota of {min(limits)}")
 
 
 STATES = {states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, states.ERROR, GONE, "absent"}
@@ -69,6 +90,8 @@ _EXCUSES = (
     "does not answer",
     "did not end within",
     "did not report port",
+    "its journal cannot be written",
+    "are missing on host",
 )
 _UNFORESEEN = "The host failed in an unexpected way."
 """Excused where a driver was made to fail like that."""
@@ -77,8 +100,12 @@ _UNFORESEEN = "The host failed in an unexpected way."
 async def at_rest(cloud: Cloud, known: Known) -> list[str]:
     """What is wrong."""
     faulty = any(cloud.trace.counts.values())
-    wrong = await audit(cloud, STATES, guest_may_differ=faulty)  # type: ignore[arg-type]
-    servers = {server.uuid: server for server in await cloud.all_servers()}
+    all_servers = await cloud.all_servers()
+    rows = {table.name: _rows(cloud, f"SELECT * FROM {table.name}") for table in WANTED}
+    for group in rows["instance_groups"]:
+        group["rules"] = json.loads(group["rules"])
+    wrong = judge(cloud, rows, all_servers, STATES, guest_may_differ=faulty)  # type: ignore[arg-type]
+    servers = {server.uuid: server for server in all_servers}
     for uuid in sorted(known.created - servers.keys()):
         wrong.append(f"server {uuid} was lost: its create was answered")
     for uuid in sorted(known.deleted & servers.keys()):
@@ -91,6 +118,12 @@ async def at_rest(cloud: Cloud, known: Known) -> list[str]:
         if server.vm_state == states.ERROR and not server.deleted and not any(e in message for e in _EXCUSES):
             wrong.append(f"server {server.uuid} is in error for no injected reason: {message!r}")
     return wrong + _effects(cloud)
+
+
+def _rows(cloud: Cloud, query: str) -> list[dict[str, Any]]:
+    cursor = cloud.store.raw.execute(query)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _effects(cloud: Cloud) -> list[str]:
@@ -128,13 +161,10 @@ def _effects(cloud: Cloud) -> list[str]:
 
 def describe(cloud: Cloud) -> list[str]:
     """The rows that matter, for whoever reads a bad end."""
-    raw = cloud.store.raw
     lines = []
 
     def rows(query: str) -> None:
-        cursor = raw.execute(query)
-        names = [column[0] for column in cursor.description]
-        lines.extend(f"  {dict(zip(names, row, strict=True))}" for row in cursor.fetchall())
+        lines.extend(f"  {row}" for row in _rows(cloud, query))
 
     rows(
         "SELECT uuid, vm_state, task_state, power_state, host, claimed, operation_id, deleting, deleted, fault"
@@ -149,6 +179,3 @@ def describe(cloud: Cloud) -> list[str]:
                 f"taps={guest.taps} nics={guest.nics} effects={guest.effects}"
             )
     return lines
-
-
-__all__ = ["Any", "Broken", "at_rest", "check_commit", "describe"]

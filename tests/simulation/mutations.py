@@ -12,9 +12,6 @@ import time
 from tests.workflows.mutations import MUTATIONS, Mutation, load_mutated
 
 OWN = {
-    "quota is given back once": Mutation(
-        "kilonova.workflows.delete", "    if server is None:\n        raise Fenced\n    now", "    now", ""
-    ),
     "a lost COMMIT's answer is looked up": Mutation(
         "kilonova.engine.run", "if await self._committed(run, position):", "if False:", ""
     ),

@@ -46,11 +46,10 @@ class Simulator:
         self._store = Store()
         self._journal = JournalFile()
         self._runs = 0
-        insert = sa.insert(instance_types)
-        for number in (1, 2):
-            statement = insert.values(
-                flavorid=str(number), name=f"m{number}", vcpus=number, memory_mb=512 * number, root_gb=number,
-                extra_specs={}, created_at=sa.func.datetime("2030-01-01"),
+        for name, vcpus, specs in (("1", 1, {}), ("2", 2, {}), ("gold", 1, {"resources:CUSTOM_GOLD": "1"})):
+            statement = sa.insert(instance_types).values(
+                flavorid=name, name=f"m{name}", vcpus=vcpus, memory_mb=512 * vcpus, root_gb=vcpus,
+                extra_specs=specs, created_at=sa.func.datetime("2030-01-01"),
             )  # fmt: skip
             self._store.connection._general.execute(statement)
         # Collected between runs: what a run leaves behind is all garbage at once.

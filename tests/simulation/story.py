@@ -9,13 +9,13 @@ from typing import Any
 
 from kilonova.agent.driver import PowerState
 from kilonova.compute import attach, states
-from kilonova.compute.servers import boot, delete, power, rebuild, reset
+from kilonova.compute.servers import boot, delete, power, rebuild
 from kilonova.context import RequestContext
 from kilonova.db import servers
 from kilonova.db.servers import Server
 from kilonova.errors import KilonovaError, NotFound
 from kilonova.runtime import Runtime
-from tests.simulation.cloud import NETWORK, Cloud
+from tests.simulation.cloud import GROUP, NETWORK, Cloud
 
 PASSWORD = "Correct-Horse-7"
 
@@ -26,15 +26,12 @@ class Known:
 
     created: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
-    maybe: int = 0
-    """Creates without an answer."""
     turned_off: set[str] = field(default_factory=set)
     """Guests that changed by themselves."""
-    reset: set[str] = field(default_factory=set)
 
 
-async def _create(rt: Runtime, ctx: RequestContext, request: boot.BootRequest) -> str:
-    return (await boot.create(rt, ctx, request)).uuids[0]
+async def _create(rt: Runtime, ctx: RequestContext, request: boot.BootRequest) -> list[str]:
+    return (await boot.create(rt, ctx, request)).uuids
 
 
 async def _rebuild(rt: Runtime, ctx: RequestContext, server: Server) -> None:
@@ -63,10 +60,6 @@ async def _hard(rt: Runtime, ctx: RequestContext, server: Server) -> None:
 
 async def _force(rt: Runtime, ctx: RequestContext, server: Server) -> None:
     await delete.delete(rt, ctx, server, force=True)
-
-
-async def _reset(rt: Runtime, ctx: RequestContext, server: Server) -> None:
-    await reset.reset_state(rt, ctx, server, states.ACTIVE)
 
 
 _A, _S, _P, _U, _E = states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, states.ERROR
@@ -131,17 +124,23 @@ class Story:
 
     async def _boot(self) -> None:
         cloud, chance = self.cloud, self.chance
+        count = chance.choice((1, 1, 1, 2))
         request = boot.BootRequest(
             name="server",
             image_ref="image-1",
-            flavor_ref=str(chance.choice((1, 1, 2))),
+            flavor_ref=chance.choice(("1", "1", "2", "gold")),
             networks=chance.choice(("none", "none", [{"uuid": NETWORK}], [{"uuid": NETWORK}, {"uuid": NETWORK}])),
             admin_password=PASSWORD,
             config_drive=chance.random() < 0.3,
+            min_count=1,
+            max_count=count,
+            scheduler_hints={"group": GROUP} if cloud.plan.policy and chance.random() < 0.6 else {},
         )
-        uuid = await self._ask("create", lambda rt: _create(rt, cloud.context(), request))
-        if uuid is not None:
-            self.known.created.add(uuid)
+        hint = " in the group" if request.scheduler_hints else ""
+        made = await self._ask(
+            f"create {count} of flavor {request.flavor_ref}{hint}", lambda rt: _create(rt, cloud.context(), request)
+        )
+        self.known.created.update(made or ())
 
     async def _act(self, uuid: str) -> None:
         cloud = self.cloud
@@ -197,5 +196,5 @@ class Story:
         except TimeoutError:
             trace.say("user", f"hears nothing: {what}")
             return None
-        trace.say("user", f"is told: {what}: {answer if isinstance(answer, str) else 'yes'}")
+        trace.say("user", f"is told: {what}: {', '.join(answer) if isinstance(answer, list) else 'yes'}")
         return answer

@@ -33,6 +33,10 @@ POWER = {
     states.PAUSED: PowerState.PAUSED,
     states.SUSPENDED: PowerState.SUSPENDED,
 }
+WANTED = (
+    *(instances, operations, operation_steps, compute_nodes, node_resources, quota_usages, tombstones),
+    *(instance_groups, instance_group_hosts),
+)
 GONE = "gone"
 ABSENT = "absent"
 """No row was ever made: the create was cut off before its commit."""
@@ -47,8 +51,22 @@ async def audit(
     server's state may be another than its guest's power state would suggest, but that must be recorded.
     """
     rows = await cloud.db.read(_everything)
+    return judge(
+        cloud, rows, await cloud.all_servers(), expected, stuck=stuck, guest_may_differ=guest_may_differ
+    )  # fmt: skip
+
+
+def judge(
+    cloud: FaultCloud,
+    rows: dict[str, list[dict[str, Any]]],
+    all_servers: list[Server],
+    expected: Collection[str],
+    *,
+    stuck: bool = False,
+    guest_may_differ: bool = False,
+) -> list[str]:
+    """The same, of rows that were read already: those of the `WANTED` tables, by their names."""
     wrong: list[str] = []
-    all_servers = await cloud.all_servers()
     if not all_servers and ABSENT not in expected:
         wrong.append("no server")
     for server in all_servers:
@@ -69,11 +87,7 @@ def left(host: Host) -> set[str]:
 
 
 async def _everything(tx: Any) -> dict[str, list[dict[str, Any]]]:
-    wanted = (
-        *(instances, operations, operation_steps, compute_nodes, node_resources, quota_usages, tombstones),
-        *(instance_groups, instance_group_hosts),
-    )
-    return {t.name: [dict(row._mapping) for row in await tx.execute(sa.select(t))] for t in wanted}
+    return {t.name: [dict(row._mapping) for row in await tx.execute(sa.select(t))] for t in WANTED}
 
 
 def _server(
