@@ -217,6 +217,7 @@ class Verbs:
         self._strike(host, verb, "before")
 
     async def after(self, host: str, verb: str, uuid: str) -> None:
+        self._weather.trace.did(current(), f"{verb} {uuid[:8]} is done")
         await self._weather.pass_by()
         self._strike(host, verb, "after")
 
