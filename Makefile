@@ -41,7 +41,7 @@ chaos: setup-tests ## Servers made and deleted while everything breaks, then an 
 	@$(BIN)/python -m tests.support.chaos --seed $(SEED) $(ARGS)
 
 simulate: setup ## The cloud under faults that a seed decides, many times (SEEDS=10000, FIRST=0); SEED=n tells one run
-	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)) $(ARGS)
+	@$(BIN)/python -m tests.simulation $(if $(filter command environment,$(origin SEED)),--seed $(SEED),--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0)) $(ARGS)
 
 check: setup ## Linters, types and the contracts between the packages
 	@$(BIN)/ruff check $(CODE)
