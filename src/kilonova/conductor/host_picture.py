@@ -1,14 +1,16 @@
 """The scheduler's picture of the hosts, kept warm by reading what changed.
 
-A refresh costs two statements whatever the number of hosts: the nodes whose
-`changed` mark is newer than the last look, and the marks of everything else
+A look costs one statement whatever the number of hosts: the ids of nodes whose
+`changed` mark is newer than the look before, and the marks of everything else
 (services that take no servers, aggregates' generations, builds under way, the
-count of nodes). A slow full read in pieces makes up for what a mark may miss.
+count of nodes). The rows of nodes that changed cost another one for each piece
+of them. A slow full read makes up for what a mark may miss.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,8 +34,10 @@ UNCLAIMED = 5.0
 FULL_READ = 120.0
 """Seconds between two full reads, while there are questions."""
 
-PIECE = 500
-"""Nodes read at once: their rows are turned into a picture on the event loop."""
+PIECE = 200
+"""Nodes read at once: their rows are turned into a picture on the event loop, some 50 µs each."""
+
+_NEVER = 1e12
 
 BUSY_KINDS = (
     "boot", "boot_with_ports", "rebuild", "resize", "cold_migrate", "migrate", "live_migrate", "evacuate", "shelve",
@@ -41,15 +45,10 @@ BUSY_KINDS = (
 )  # fmt: skip
 """Operations that keep a host's disks busy."""
 
-_UNUSABLE, _NODES, _AGGREGATE, _BUSY = range(4)
+_NOW, _CHANGED, _UNUSABLE, _NODES, _AGGREGATE, _BUSY = range(6)
 
-_CHANGED = SELECT.where(
-    sa.or_(
-        compute_nodes.c.changed >= sa.bindparam("since"),
-        compute_nodes.c.id.in_(sa.bindparam("also", expanding=True, type_=sa.BigInteger())),
-    )
-)
-_PIECE = SELECT.where(compute_nodes.c.id > sa.bindparam("after"), compute_nodes.c.id <= sa.bindparam("upto"))
+_IDS = sa.select(compute_nodes.c.id).order_by(compute_nodes.c.id)
+_BY_ID = SELECT.where(compute_nodes.c.id.in_(sa.bindparam("ids", expanding=True, type_=sa.BigInteger())))
 
 
 def _marks(service_down_time: float) -> sa.CompoundSelect[Any]:
@@ -58,12 +57,16 @@ def _marks(service_down_time: float) -> sa.CompoundSelect[Any]:
     nothing = sa.literal("", sa.String())
     return sa.union_all(
         sa.select(
-            sa.literal(_UNUSABLE).label("kind"), s.id.label("key"), sa.case((late, 1), else_=0).label("value"),
+            sa.literal(_NOW).label("kind"), sa.literal(0).label("key"), database_seconds().label("value"),
             nothing.label("name"),
-        ).where(s.binary == COMPUTE, sa.or_(s.disabled, late)),
-        sa.select(
-            sa.literal(_NODES), sa.func.coalesce(sa.func.max(compute_nodes.c.id), 0), sa.func.count(), nothing
-        ).select_from(compute_nodes),
+        ),
+        sa.select(sa.literal(_CHANGED), compute_nodes.c.id, sa.literal(0), nothing).where(
+            compute_nodes.c.changed >= sa.bindparam("since", type_=sa.Double())
+        ),
+        sa.select(sa.literal(_UNUSABLE), s.id, sa.case((late, 1), else_=0), nothing).where(
+            s.binary == COMPUTE, sa.or_(s.disabled, late)
+        ),
+        sa.select(sa.literal(_NODES), sa.literal(0), sa.func.count(), nothing).select_from(compute_nodes),
         sa.select(sa.literal(_AGGREGATE), aggregates.c.id, aggregates.c.generation, nothing),
         sa.select(sa.literal(_BUSY), sa.literal(0), sa.func.count(), i.host)
         .join_from(operations, instances, i.uuid == o.server_uuid)
@@ -79,7 +82,7 @@ class HostPicture:
         self.picture = Picture(default_zone=settings.default_availability_zone)
         self._marks = _marks(settings.service_down_time)
         self._since = 0.0
-        """Up to where `changed` marks were seen, on the database's clock."""
+        """When the look before was, on the database's clock."""
         self._read_at: float | None = None
         self._full_at: float | None = None
         self._generations: dict[int, int] = {}
@@ -104,28 +107,40 @@ class HostPicture:
 
     async def _refresh(self, unclaimed: float) -> None:
         now = self.world.monotonic()
-        if self._full_at is None or now - self._full_at > FULL_READ:
+        full = self._full_at is None or now - self._full_at > FULL_READ
+
+        async def look(tx: Tx) -> list[Any]:
+            # In a full read every row comes anyway.
+            since = _NEVER if full else self._since - OVERLAP
+            return list(await tx.execute(self._marks, {"since": since}))
+
+        marks = await self.db.read(look)
+        if not full:
+            unsure = [node_id for node_id, when in self.picture.taken.items() if now - when >= unclaimed]
+            await self._read(sorted({*unsure, *(row.key for row in marks if row.kind == _CHANGED)}))
+        if full or next(row.value for row in marks if row.kind == _NODES) != len(self.picture):
             await self._read_all()
             self._full_at = now
-        else:
-            since = self._since - OVERLAP
-            also = [node_id for node_id, when in self.picture.taken.items() if now - when >= unclaimed]
-            query = _CHANGED, {"since": since, "also": also}
-
-            async def look(tx: Tx) -> tuple[list[Any], list[Any]]:
-                changed = list(await tx.execute(*query))
-                return changed, list(await tx.execute(self._marks))
-
-            changed, marks = await self.db.read(look)
-            self._see(changed)
-            await self._apply(marks)
-            if next(row.value for row in marks if row.kind == _NODES) != len(self.picture):
-                await self._read_all()
+        await self._apply(marks)
+        self._since = next(row.value for row in marks if row.kind == _NOW)
         self._read_at = now
 
-    def _see(self, rows: list[Any]) -> None:
-        self.picture.put(nodes_of(rows))
-        self._since = max([self._since, *(row.changed for row in rows)])
+    async def _read(self, ids: Sequence[int]) -> None:
+        for start in range(0, len(ids), PIECE):
+            query = _BY_ID, {"ids": list(ids[start : start + PIECE])}
+
+            async def piece(tx: Tx, query: Any = query) -> list[Any]:
+                return list(await tx.execute(*query))
+
+            self.picture.put(nodes_of(await self.db.read(piece)))
+
+    async def _read_all(self) -> None:
+        async def look(tx: Tx) -> list[int]:
+            return [row.id for row in await tx.execute(_IDS)]
+
+        ids = await self.db.read(look)
+        await self._read(ids)
+        self.picture.keep(ids)
 
     async def _apply(self, marks: list[Any]) -> None:
         unusable = {row.key: DOWN if row.value else DISABLED for row in marks if row.kind == _UNUSABLE}
@@ -135,23 +150,3 @@ class HostPicture:
         if generations != self._generations:
             self.picture.set_aggregates(await self.db.read(read_aggregates))
             self._generations = generations
-
-    async def _read_all(self) -> None:
-        async def look(tx: Tx) -> list[Any]:
-            return list(await tx.execute(self._marks))
-
-        marks = await self.db.read(look)
-        last = next(row.key for row in marks if row.kind == _NODES)
-        seen: list[int] = []
-        for after in range(0, last, PIECE):
-            span = {"after": after, "upto": after + PIECE}
-
-            async def piece(tx: Tx, span: dict[str, int] = span) -> list[Any]:
-                return list(await tx.execute(_PIECE, span))
-
-            rows = await self.db.read(piece)
-            self._see(rows)
-            seen += [row.id for row in rows]
-        # Nodes that came meanwhile are beyond the last piece.
-        self.picture.keep({*seen, *(node.id for node in self.picture.nodes if node.id > last)})
-        await self._apply(marks)
