@@ -106,8 +106,8 @@ MUTATIONS = {
     ),
     "quota": Mutation(
         "kilonova.compute.quota_usage",
-        "for name in COUNTED if limit[name] >= 0]\n    statement",
-        "for name in () if limit[name] >= 0]\n    statement",
+        "    limited = tuple(name for name in COUNTED if limit[name] >= 0)\n",
+        "    limited = ()\n",
         "quota",
     ),
     "a failed build is undone before the next try": Mutation(
