@@ -20,6 +20,7 @@ from kilonova.bus.rabbit import RabbitBus, RabbitOptions
 from kilonova.bus.transport import TlsOptions, parse_transport_url
 from kilonova.errors import Transient, Unavailable
 from tests.support.agents import SERVER, Heard, make_bench, make_command
+from tests.support.gate import Gates
 from tests.support.processes import free_port
 from tests.support.rabbit import Broker
 
@@ -167,3 +168,43 @@ async def test_an_agent_over_the_broker_boots_loses_its_broker_and_deletes(
                 await asyncio.sleep(0.2)
         assert bench.driver.left() == []
         assert bench.heard.of(HostReport)
+
+
+async def test_a_network_that_swallows_everything_is_survived_in_both_directions(broker: Broker) -> None:
+    """Cleaning up after such a connection may wait without end; nobody must wait with it."""
+    gates = Gates()
+    gate = gates.add(broker.port)
+    url = broker.transport_url.replace(f":{broker.port}/", f":{gate.port}/")
+    addresses = tuple(parse_transport_url(url)[0])
+    bus = RabbitBus(RabbitOptions(brokers=addresses, prefix="gated", heartbeat=1))
+    heard = asyncio.Event()
+
+    async def hear(message: Message) -> Answer | None:
+        heard.set()
+        return Answer(data={"heard": True})
+
+    try:
+        await bus.start()
+        await bus.listen("here", hear)
+        assert bus.missed(60.0) == 0.0
+        for _ in range(3):
+            gate.cut()
+            # One that is refused at once, and one that is taken and never confirmed, are both to be told.
+            with contextlib.suppress(Transient, Unavailable):
+                async with asyncio.timeout(20):
+                    await bus.ask("here", Wake(operation_id=1), 3.0)
+            while bus.sending.up.is_set() or bus.listening.up.is_set():
+                await asyncio.sleep(0.1)
+            assert bus.missed(60.0) > 0.0
+            gate.mend()
+            async with asyncio.timeout(40):
+                await bus.sending.up.wait()
+                await bus.listening.up.wait()
+            heard.clear()
+            assert (await bus.ask("here", Wake(operation_id=2), 20.0)).data == {"heard": True}
+            assert heard.is_set()
+        assert bus.missed(60.0) > 0.0
+        assert bus.missed(0.0) == 0.0
+    finally:
+        await bus.close()
+        gates.close()

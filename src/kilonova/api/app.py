@@ -23,7 +23,8 @@ from kilonova.api.routes import ROUTES
 from kilonova.api.routing import Action, Endpoint, Operation, Route, Router, at_version
 from kilonova.api.settings import ApiSettings
 from kilonova.api.versions import LEGACY, NotAcceptable, Version, negotiate
-from kilonova.errors import Invalid, KilonovaError, TooLarge, Unauthorized
+from kilonova.db.engine import is_unreachable
+from kilonova.errors import Invalid, KilonovaError, TooLarge, Unauthorized, Unavailable
 from kilonova.metrics.families import NO_ROUTE
 from kilonova.metrics.families import request as count_request
 from kilonova.runtime import Runtime
@@ -36,6 +37,7 @@ Headers = list[tuple[bytes, bytes]]
 
 log = logging.getLogger(__name__)
 
+AWAY = "The database does not answer; what was asked for may have happened all the same."
 _JSON_TYPES = (b"application/json", b"application/vnd.openstack.compute+json", b"text/plain", b"")
 _VARY: Headers = [(b"vary", b"OpenStack-API-Version"), (b"vary", b"X-OpenStack-Nova-API-Version")]
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -206,10 +208,13 @@ class Api:
             if isinstance(error, NotAcceptable):
                 version = error.version
             answer = self._error(error, None if legacy else version, request_id)
-        except Exception:
+        except Exception as error:
             log.exception("%s %s failed, request %s", scope["method"], scope["path"], request_id)
-            message = errors.body(500, errors.unexpected(request_id))
-            answer = self._finish(500, message, None if legacy else version, request_id)
+            if is_unreachable(error):
+                answer = self._error(Unavailable(AWAY), None if legacy else version, request_id)
+            else:
+                message = errors.body(500, errors.unexpected(request_id))
+                answer = self._finish(500, message, None if legacy else version, request_id)
         if operation is not None:
             answer.route = operation.template
         return answer

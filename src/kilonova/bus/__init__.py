@@ -35,3 +35,10 @@ class Bus(Protocol):
     async def listen(self, address: str, handler: Handler, *, concurrency: int = 64) -> Subscription:
         """Call `handler` for every message; it is acknowledged when the handler has returned."""
         ...
+
+    def missed(self, window: float) -> float:
+        """Seconds to be forgiven to those who were not heard of.
+
+        How long ago this process became deaf, if it is so or was within the last `window` seconds; else 0.
+        """
+        ...

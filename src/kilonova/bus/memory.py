@@ -123,6 +123,9 @@ class MemoryBus:
         except TimeoutError:
             raise Unavailable(f"No answer from '{address}' within {timeout:g} seconds.") from None
 
+    def missed(self, window: float) -> float:
+        return 0.0
+
     async def listen(self, address: str, handler: Handler, *, concurrency: int = 64) -> MemorySubscription:
         subscription = MemorySubscription(self, address, handler, concurrency)
         self._listeners.setdefault(address, []).append(subscription)

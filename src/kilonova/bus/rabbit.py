@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import functools
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import aio_pika
 import aiormq.exceptions
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 _QUEUE_ARGUMENTS: dict[str, Any] = {"x-expires": 3_600_000, "x-message-ttl": 60_000}
 """Milliseconds: an hour until an unused queue goes, a minute until a message nobody takes does."""
 _CONNECT = 10.0
+_CLOSE = 2.0
+"""Seconds to take leave of a broker; it notices by itself, too."""
 _PUBLISH = 10.0
 """Seconds until the broker has to have confirmed a message."""
 _RETRY = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -42,6 +45,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
+T = TypeVar("T")
 OnOpen = Callable[[AbstractConnection], Awaitable[None]]
 
 
@@ -67,7 +71,19 @@ class _Link:
         self._task: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
         self.up = asyncio.Event()
+        self._deaf: list[tuple[float, float]] = []
+        """Recent times without a connection: from, until."""
+        self._deaf_since: float | None = None
         self.connection: AbstractConnection | None = None
+
+    def missed(self, window: float) -> float:
+        """See `kilonova.bus.Bus`."""
+        now = time.monotonic()
+        self._deaf = [(start, end) for start, end in self._deaf if now - end < window]
+        starts = [start for start, _ in self._deaf]
+        if self._deaf_since is not None:
+            starts.append(self._deaf_since)
+        return now - min(starts) if starts else 0.0
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"rabbit-{self._purpose}")
@@ -92,6 +108,7 @@ class _Link:
                     if await self._connect(broker):
                         rounds = 0
                         await self._lost.wait()
+                        self._deaf_since = time.monotonic() - 2 * self._options.heartbeat
                         await self._drop()
                         log.warning("bus.connection_lost", broker=str(broker), purpose=self._purpose)
                 await asyncio.sleep(_RETRY[min(rounds, len(_RETRY) - 1)] * random.uniform(0.7, 1.3))
@@ -101,15 +118,8 @@ class _Link:
 
     async def _connect(self, broker: BrokerAddress) -> bool:
         self._lost.clear()
-        url = broker.amqp_url(tls=self._context is not None, heartbeat=self._options.heartbeat)
-        properties: dict[str, Any] = {"connection_name": f"{self._options.name}-{self._purpose}"}
         try:
-            async with asyncio.timeout(_CONNECT):
-                connection = self.connection = await aio_pika.connect(
-                    url, ssl_context=self._context, client_properties=properties, timeout=_CONNECT
-                )
-                connection.close_callbacks.add(lambda *_: self.reset(connection))
-                await self._on_open(connection)
+            await _within(_CONNECT, self._open(broker))
         except _BROKER_ERRORS as error:
             log.warning("bus.not_connected", broker=str(broker), purpose=self._purpose, reason=repr(error))
             await self._drop()
@@ -117,15 +127,60 @@ class _Link:
         log.info("bus.connected", broker=str(broker), purpose=self._purpose)
         if not self._lost.is_set():
             self.up.set()
+            if self._deaf_since is not None:
+                self._deaf.append((self._deaf_since, time.monotonic()))
+                self._deaf_since = None
         return True
+
+    async def _open(self, broker: BrokerAddress) -> None:
+        url = broker.amqp_url(tls=self._context is not None, heartbeat=self._options.heartbeat)
+        properties: dict[str, Any] = {"connection_name": f"{self._options.name}-{self._purpose}"}
+        connection = await aio_pika.connect(
+            url, ssl_context=self._context, client_properties=properties, timeout=_CONNECT
+        )
+        attempt = asyncio.current_task()
+        if attempt is not None and attempt.cancelling():
+            # Too late: another attempt is under way.
+            await connection.close()
+            raise asyncio.CancelledError
+        self.connection = connection
+        connection.close_callbacks.add(lambda *_: self.reset(connection))
+        await self._on_open(connection)
 
     async def _drop(self) -> None:
         self.up.clear()
         connection, self.connection = self.connection, None
         if connection is not None:
             with contextlib.suppress(*_BROKER_ERRORS):
-                async with asyncio.timeout(_CONNECT):
-                    await connection.close()
+                await _within(_CLOSE, connection.close())
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Its result, or TimeoutError. What does not end in time is left to itself.
+
+    On a network that swallows packets the library's cleaning up can wait without end, whether it is cancelled or not.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            return task.result()
+        raise TimeoutError(f"not done after {seconds:g} s")
+    finally:
+        if not task.done():
+            _abandoned.add(task)
+            task.add_done_callback(_forget)
+            task.cancel()
+
+
+_abandoned: set[asyncio.Task[Any]] = set()
+"""Nobody else refers to them, and a task that nobody refers to may vanish."""
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _abandoned.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 class RabbitSubscription:
@@ -223,6 +278,9 @@ class RabbitBus:
         self._reply_queue: str | None = None
         self.sending = _Link(options, "send", self._open_sending)
         self.listening = _Link(options, "listen", self._open_listening)
+
+    def missed(self, window: float) -> float:
+        return self.listening.missed(window)
 
     def queue_name(self, address: str) -> str:
         return f"{self._options.prefix}.{address}"

@@ -10,7 +10,7 @@ of them. A slow full read makes up for what a mark may miss.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,9 +51,9 @@ _IDS = sa.select(compute_nodes.c.id).order_by(compute_nodes.c.id)
 _BY_ID = SELECT.where(compute_nodes.c.id.in_(sa.bindparam("ids", expanding=True, type_=sa.BigInteger())))
 
 
-def _marks(service_down_time: float) -> sa.CompoundSelect[Any]:
+def _marks() -> sa.CompoundSelect[Any]:
     s, o, i = services.c, operations.c, instances.c
-    late = sa.or_(s.forced_down, s.last_seen <= database_seconds() - service_down_time)
+    late = sa.or_(s.forced_down, s.last_seen <= database_seconds() - sa.bindparam("silence", type_=sa.Double()))
     nothing = sa.literal("", sa.String())
     return sa.union_all(
         sa.select(
@@ -75,12 +75,23 @@ def _marks(service_down_time: float) -> sa.CompoundSelect[Any]:
     )  # fmt: skip
 
 
+_MARKS = _marks()
+
+
 class HostPicture:
-    def __init__(self, db: Database, world: World, settings: ComputeSettings) -> None:
+    def __init__(
+        self,
+        db: Database,
+        world: World,
+        settings: ComputeSettings,
+        missed: Callable[[float], float] = lambda window: 0.0,
+    ) -> None:
+        """`missed`: see `Bus.missed`."""
         self.db = db
         self.world = world
         self.picture = Picture(default_zone=settings.default_availability_zone)
-        self._marks = _marks(settings.service_down_time)
+        self._down_time = settings.service_down_time
+        self._missed = missed
         self._since = 0.0
         """When the look before was, on the database's clock."""
         self._read_at: float | None = None
@@ -112,7 +123,8 @@ class HostPicture:
         async def look(tx: Tx) -> list[Any]:
             # In a full read every row comes anyway.
             since = _NEVER if full else self._since - OVERLAP
-            return list(await tx.execute(self._marks, {"since": since}))
+            silence = self._down_time + self._missed(self._down_time)
+            return list(await tx.execute(_MARKS, {"since": since, "silence": silence}))
 
         marks = await self.db.read(look)
         if not full:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import sqlalchemy as sa
 import structlog
@@ -29,11 +30,20 @@ CHUNK = 5000
 
 
 class Hosts:
-    def __init__(self, db: Database, world: World, settings: ComputeSettings, pace: Pace = PACE) -> None:
+    def __init__(
+        self,
+        db: Database,
+        world: World,
+        settings: ComputeSettings,
+        pace: Pace = PACE,
+        missed: Callable[[float], float] = lambda window: 0.0,
+    ) -> None:
+        """`missed`: see `Bus.missed`."""
         self.db = db
         self.world = world
         self.settings = settings
         self._remember = pace.host_state
+        self._missed = missed
         self._beats: set[tuple[str, str]] = set()
         self._ids: dict[tuple[str, str], int] = {}
         self._up: dict[str, tuple[float, bool]] = {}
@@ -52,12 +62,16 @@ class Hosts:
 
     # -- liveness
     async def is_up(self, host: str) -> bool:
-        """Heard of within `service_down_time`, and not forced down."""
+        """Heard of within `service_down_time`, and not forced down.
+
+        While nobody can be heard, and for some time after, silence says nothing.
+        """
         now = self.world.monotonic()
         known = self._up.get(host)
         if known is not None and now - known[0] < self._remember:
             return known[1]
         limit = self.settings.service_down_time
+        limit += self._missed(limit)
 
         async def work(tx: Tx) -> bool:
             c = services.c

@@ -67,7 +67,7 @@ class Conductor:
         self.drain = drain
         self.id = rt.world.uuid()
         self.address = f"conductor.{self.id}"
-        self.hosts = Hosts(rt.db, rt.world, rt.settings, pace)
+        self.hosts = Hosts(rt.db, rt.world, rt.settings, pace, rt.bus.missed)
         self.agents = Agents(rt.bus, rt.world, self.hosts, self.address, pace)
         self.env = Env(rt=rt, agents=self.agents, hosts=self.hosts, pace=pace)
         self.engine: Engine[Env] = Engine(

@@ -29,7 +29,7 @@ class Scheduler:
         self.world = world
         self.settings = settings
         self.rules = make_rules(settings.scheduler)
-        self.hosts = HostPicture(db, world, settings)
+        self.hosts = HostPicture(db, world, settings, bus.missed)
         self._subscription: Subscription | None = None
         self._beating: asyncio.Task[None] | None = None
 

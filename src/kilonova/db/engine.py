@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,6 +38,10 @@ T = TypeVar("T")
 Work = Callable[[Tx], Awaitable[T]]
 
 RETRIES = 12
+AWAY = 6.0
+"""Seconds for which a database that restarts is waited for."""
+_CUT_MYSQL = {1053, 1927, 2002, 2003, 2006, 2013, 2014}
+_CUT_POSTGRESQL = {"57P01", "57P02", "57P03"}
 _DEADLOCK_MYSQL = {1205, 1213}
 _DEADLOCK_POSTGRESQL = {"40001", "40P01"}
 
@@ -149,8 +154,7 @@ class Database:
 
     async def read(self, work: Work[T]) -> T:
         if not self.is_sqlite:
-            async with self._engine.connect() as tx:
-                return await _inside(work, tx)
+            return await self._repeated(lambda: self._read(work))
         connection = await self._readers.take()
         try:
             return await _inside(work, cast(Tx, connection))
@@ -169,15 +173,34 @@ class Database:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
+    async def _read(self, work: Work[T]) -> T:
+        async with self._engine.connect() as tx:
+            return await _inside(work, tx)
+
     async def _write(self, work: Work[T]) -> T:
-        for attempt in range(RETRIES):
+        async def once() -> T:
+            async with self._transaction() as tx:
+                return await _inside(work, tx)
+
+        return await self._repeated(once)
+
+    async def _repeated(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Again after a deadlock, and for `AWAY` seconds while the database cannot be reached."""
+        until: float | None = None
+        for attempt in itertools.count():
             try:
-                async with self._transaction() as tx:
-                    return await _inside(work, tx)
+                return await once()
             except sqlalchemy.exc.DBAPIError as error:
-                if attempt == RETRIES - 1 or not is_deadlock(error):
+                if is_deadlock(error):
+                    if attempt >= RETRIES - 1:
+                        raise
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
+                    continue
+                now = asyncio.get_running_loop().time()
+                until = until or now + AWAY
+                if not is_cut(error) or now > until:
                     raise
-                await asyncio.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
+                await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, 1.0))
         raise AssertionError("unreachable")
 
     @contextlib.asynccontextmanager
@@ -210,6 +233,25 @@ def is_away(error: BaseException) -> bool:
         | CommitUnknown
         | ConnectionError,
     ) or (isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated)
+
+
+def is_cut(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Whether the connection was lost or could not be had: nothing of the transaction has happened."""
+    original = error.orig
+    if error.connection_invalidated or isinstance(original, OSError):
+        return True
+    args = getattr(original, "args", ())
+    if args and args[0] in _CUT_MYSQL:
+        return True
+    state = str(getattr(original, "sqlstate", None) or "")
+    return state in _CUT_POSTGRESQL or state.startswith("08")
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether whoever asked may be told to come again: the database was away for longer than it is waited for."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return is_cut(error)
+    return isinstance(error, CommitUnknown | sqlalchemy.exc.TimeoutError)
 
 
 def is_deadlock(error: sqlalchemy.exc.DBAPIError) -> bool:

@@ -43,7 +43,7 @@ RABBIT: list[cfg.Opt] = [
     cfg.StrOpt("ssl_ca_file", deprecated_name="kombu_ssl_ca_certs", help="Authorities that are believed"),
     cfg.StrOpt("ssl_cert_file", deprecated_name="kombu_ssl_certfile", help="Our certificate"),
     cfg.StrOpt("ssl_key_file", deprecated_name="kombu_ssl_keyfile", help="Its key"),
-    cfg.IntOpt("heartbeat_timeout_threshold", default=30, min=1, help="Seconds of silence after which it is given up"),
+    cfg.IntOpt("heartbeat_timeout_threshold", default=10, min=1, help="Seconds between its signs of life"),
 ]
 
 

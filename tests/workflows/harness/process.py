@@ -162,6 +162,9 @@ class _Bus:
     async def close(self) -> None:
         return
 
+    def missed(self, window: float) -> float:
+        return self._bus.missed(window)
+
     async def send(self, address: str, message: Message) -> None:
         if isinstance(message, _NOISE):
             await self._process.gate()
