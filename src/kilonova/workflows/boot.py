@@ -21,6 +21,9 @@ from kilonova.workflows.env import Env
 from kilonova.workflows.steps import server as shared
 from kilonova.workflows.steps.destroy import bury, destroy_on
 
+SCHEDULE = 600.0
+"""Seconds until a server that no scheduler answers for fails: longer than brokers and schedulers take to come back."""
+
 
 async def find_hosts(run: Run[Env]) -> Data:
     server = await shared.load(run)
@@ -156,7 +159,7 @@ async def fail(tx: Tx, run: Run[Env]) -> None:
 WORKFLOW = Workflow(
     kind="boot",
     steps=(
-        Step(name="schedule", effect=find_hosts, commit=claim_host, undo_commit=release_host, deadline=60.0),
+        Step(name="schedule", effect=find_hosts, commit=claim_host, undo_commit=release_host, deadline=SCHEDULE),
         Step(name="build", effect=build, undo=destroy, undo_commit=bury_build, deadline=1800.0),
     ),
     succeed=succeed,
