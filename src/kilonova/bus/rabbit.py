@@ -163,6 +163,9 @@ async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait({task}, timeout=seconds)
+        if task.cancelled():
+            # By the library, which cancels what waits for a connection that is lost; nobody means us.
+            raise ConnectionError("the connection was lost")
         if task.done():
             return task.result()
         raise TimeoutError(f"not done after {seconds:g} s")
@@ -193,7 +196,7 @@ class RabbitSubscription:
         self._concurrency = concurrency
         self.connection: AbstractConnection | None = None
         """Where it listens now."""
-        self._stop_delivery: Callable[[], Awaitable[object]] | None = None
+        self._stop_delivery: Callable[[], Coroutine[Any, Any, object]] | None = None
         self._channel: AbstractChannel | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -258,12 +261,12 @@ class RabbitSubscription:
         if self._stop_delivery is not None:
             # The channel stays until the handlers have acknowledged on it.
             with contextlib.suppress(*_BROKER_ERRORS):
-                await self._stop_delivery()
+                await _within(_CLOSE, self._stop_delivery())
         if running:
             await asyncio.wait(running)
         if channel is not None:
             with contextlib.suppress(*_BROKER_ERRORS):
-                await channel.close()
+                await _within(_CLOSE, channel.close())
 
 
 class RabbitBus:
@@ -327,7 +330,7 @@ class RabbitBus:
         connection = self.listening.connection
         if connection is not None and self.listening.up.is_set():
             try:
-                await subscription.open(connection)
+                await _within(_CONNECT, subscription.open(connection))
             except _BROKER_ERRORS as error:
                 log.warning("bus.not_listening", address=address, reason=repr(error))
                 self.listening.reset(connection)
@@ -365,6 +368,12 @@ class RabbitBus:
             await exchange.publish(message, queue, mandatory=False, timeout=_PUBLISH)
         except _BROKER_ERRORS as error:
             raise Transient("The message broker did not take a message.", details=repr(error)) from error
+        except asyncio.CancelledError:
+            sender = asyncio.current_task()
+            if sender is not None and sender.cancelling():
+                raise
+            # The library cancels what waits on a connection that is lost; nobody means the sender.
+            raise Transient("The message broker did not take a message.") from None
 
     async def _open_sending(self, connection: AbstractConnection) -> None:
         self._fail_questions("The connection to the message broker was lost.")
