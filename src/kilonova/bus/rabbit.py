@@ -12,178 +12,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import aio_pika
-import aiormq.exceptions
 import msgspec
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 
 from kilonova.bus import Handler
+from kilonova.bus.link import BROKER_ERRORS, CLOSE, CONNECT, Link, RabbitOptions, within
 from kilonova.bus.messages import Answer, Message
-from kilonova.bus.transport import BrokerAddress, TlsOptions
 from kilonova.errors import KilonovaError, Transient, Unavailable
+
+__all__ = ["RabbitBus", "RabbitOptions", "RabbitSubscription"]
 
 log = structlog.get_logger(__name__)
 
 _QUEUE_ARGUMENTS: dict[str, Any] = {"x-expires": 3_600_000, "x-message-ttl": 60_000}
 """Milliseconds: an hour until an unused queue goes, a minute until a message nobody takes does."""
-_CONNECT = 10.0
-_CLOSE = 2.0
-"""Seconds to take leave of a broker; it notices by itself, too."""
 _PUBLISH = 10.0
 """Seconds until the broker has to have confirmed a message."""
-_RETRY = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Seconds between rounds of attempts to connect; the last one repeats."""
-_BROKER_ERRORS = (aiormq.exceptions.AMQPError, OSError, RuntimeError, TimeoutError)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
-
-T = TypeVar("T")
-OnOpen = Callable[[AbstractConnection], Awaitable[None]]
-
-
-class RabbitOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`heartbeat` in seconds. `prefix` keeps several deployments on one virtual host apart."""
-
-    brokers: tuple[BrokerAddress, ...]
-    tls: TlsOptions | None = None
-    heartbeat: int = 30
-    prefix: str = "kilonova"
-    name: str = "kilonova"
-    """Shown in the broker's list of connections."""
-
-
-class _Link:
-    """A connection that comes back: to the next broker in turn, and set up anew by `on_open`."""
-
-    def __init__(self, options: RabbitOptions, purpose: str, on_open: OnOpen) -> None:
-        self._options = options
-        self._purpose = purpose
-        self._on_open = on_open
-        self._context = options.tls.context() if options.tls is not None else None
-        self._task: asyncio.Task[None] | None = None
-        self._lost = asyncio.Event()
-        self.up = asyncio.Event()
-        self._deaf: list[tuple[float, float]] = []
-        """Recent times without a connection: from, until."""
-        self._deaf_since: float | None = None
-        self.connection: AbstractConnection | None = None
-
-    def missed(self, window: float) -> float:
-        """See `kilonova.bus.Bus`."""
-        now = time.monotonic()
-        self._deaf = [(start, end) for start, end in self._deaf if now - end < window]
-        starts = [start for start, _ in self._deaf]
-        if self._deaf_since is not None:
-            starts.append(self._deaf_since)
-        return now - min(starts) if starts else 0.0
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"rabbit-{self._purpose}")
-
-    async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    def reset(self, connection: AbstractConnection) -> None:
-        """Something on this connection broke: make everything anew. Late news of earlier connections is ignored."""
-        if connection is self.connection:
-            self.up.clear()
-            self._lost.set()
-
-    async def _run(self) -> None:
-        rounds = 0
-        try:
-            while True:
-                for broker in self._options.brokers:
-                    if await self._connect(broker):
-                        rounds = 0
-                        await self._lost.wait()
-                        self._deaf_since = time.monotonic() - 2 * self._options.heartbeat
-                        await self._drop()
-                        log.warning("bus.connection_lost", broker=str(broker), purpose=self._purpose)
-                await asyncio.sleep(_RETRY[min(rounds, len(_RETRY) - 1)] * random.uniform(0.7, 1.3))
-                rounds += 1
-        finally:
-            await self._drop()
-
-    async def _connect(self, broker: BrokerAddress) -> bool:
-        self._lost.clear()
-        try:
-            await _within(_CONNECT, self._open(broker))
-        except _BROKER_ERRORS as error:
-            log.warning("bus.not_connected", broker=str(broker), purpose=self._purpose, reason=repr(error))
-            await self._drop()
-            return False
-        log.info("bus.connected", broker=str(broker), purpose=self._purpose)
-        if not self._lost.is_set():
-            self.up.set()
-            if self._deaf_since is not None:
-                self._deaf.append((self._deaf_since, time.monotonic()))
-                self._deaf_since = None
-        return True
-
-    async def _open(self, broker: BrokerAddress) -> None:
-        url = broker.amqp_url(tls=self._context is not None, heartbeat=self._options.heartbeat)
-        properties: dict[str, Any] = {"connection_name": f"{self._options.name}-{self._purpose}"}
-        connection = await aio_pika.connect(
-            url, ssl_context=self._context, client_properties=properties, timeout=_CONNECT
-        )
-        attempt = asyncio.current_task()
-        if attempt is not None and attempt.cancelling():
-            # Too late: another attempt is under way.
-            await connection.close()
-            raise asyncio.CancelledError
-        self.connection = connection
-        connection.close_callbacks.add(lambda *_: self.reset(connection))
-        await self._on_open(connection)
-
-    async def _drop(self) -> None:
-        self.up.clear()
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            with contextlib.suppress(*_BROKER_ERRORS):
-                await _within(_CLOSE, connection.close())
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Its result, or TimeoutError. What does not end in time is left to itself.
-
-    On a network that swallows packets the library's cleaning up can wait without end, whether it is cancelled or not.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        if task.cancelled():
-            # By the library, which cancels what waits for a connection that is lost; nobody means us.
-            raise ConnectionError("the connection was lost")
-        if task.done():
-            return task.result()
-        raise TimeoutError(f"not done after {seconds:g} s")
-    finally:
-        if not task.done():
-            _abandoned.add(task)
-            task.add_done_callback(_forget)
-            task.cancel()
-
-
-_abandoned: set[asyncio.Task[Any]] = set()
-"""Nobody else refers to them, and a task that nobody refers to may vanish."""
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    _abandoned.discard(task)
-    if not task.cancelled():
-        task.exception()
 
 
 class RabbitSubscription:
@@ -249,7 +102,7 @@ class RabbitSubscription:
         if incoming.reply_to is not None and answer is not None:
             await self._bus.reply(incoming.reply_to, incoming.correlation_id, answer)
         # Where the channel is gone the broker delivers the message again, and the receivers cope.
-        with contextlib.suppress(*_BROKER_ERRORS):
+        with contextlib.suppress(*BROKER_ERRORS):
             await incoming.ack()
 
     async def close(self) -> None:
@@ -260,13 +113,13 @@ class RabbitSubscription:
         running = [task for task in self._running if task is not asyncio.current_task()]
         if self._stop_delivery is not None:
             # The channel stays until the handlers have acknowledged on it.
-            with contextlib.suppress(*_BROKER_ERRORS):
-                await _within(_CLOSE, self._stop_delivery())
+            with contextlib.suppress(*BROKER_ERRORS):
+                await within(CLOSE, self._stop_delivery())
         if running:
             await asyncio.wait(running)
         if channel is not None:
-            with contextlib.suppress(*_BROKER_ERRORS):
-                await _within(_CLOSE, channel.close())
+            with contextlib.suppress(*BROKER_ERRORS):
+                await within(CLOSE, channel.close())
 
 
 class RabbitBus:
@@ -279,8 +132,8 @@ class RabbitBus:
         self._number = 0
         self._exchange: AbstractExchange | None = None
         self._reply_queue: str | None = None
-        self.sending = _Link(options, "send", self._open_sending)
-        self.listening = _Link(options, "listen", self._open_listening)
+        self.sending = Link(options, "send", self._open_sending)
+        self.listening = Link(options, "listen", self._open_listening)
 
     def missed(self, window: float) -> float:
         return self.listening.missed(window)
@@ -293,7 +146,7 @@ class RabbitBus:
         self.sending.start()
         self.listening.start()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CONNECT):
+            async with asyncio.timeout(CONNECT):
                 await self.sending.up.wait()
                 await self.listening.up.wait()
 
@@ -330,8 +183,8 @@ class RabbitBus:
         connection = self.listening.connection
         if connection is not None and self.listening.up.is_set():
             try:
-                await _within(_CONNECT, subscription.open(connection))
-            except _BROKER_ERRORS as error:
+                await within(CONNECT, subscription.open(connection))
+            except BROKER_ERRORS as error:
                 log.warning("bus.not_listening", address=address, reason=repr(error))
                 self.listening.reset(connection)
         return subscription
@@ -343,7 +196,7 @@ class RabbitBus:
     async def reply(self, queue: str, number: str | None, answer: Answer) -> None:
         # After an absence of the broker the question's connection may be back before the answer's.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CONNECT):
+            async with asyncio.timeout(CONNECT):
                 await self.sending.up.wait()
         try:
             await self._publish(queue, _encode(answer), "Answer", number=number)
@@ -366,7 +219,7 @@ class RabbitBus:
         )
         try:
             await exchange.publish(message, queue, mandatory=False, timeout=_PUBLISH)
-        except _BROKER_ERRORS as error:
+        except BROKER_ERRORS as error:
             raise Transient("The message broker did not take a message.", details=repr(error)) from error
         except asyncio.CancelledError:
             sender = asyncio.current_task()
