@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from kilonova.runtime import Image
     from kilonova.settings import ComputeSettings
 
-ConfigFile = Annotated[list[Path] | None, typer.Option(help="A nova.conf that the cloud runs with; may be repeated.")]
+ConfigFile = Annotated[
+    list[Path] | None,
+    typer.Option(help="The cloud's nova.conf; may be repeated. One with a database is a deployment's."),
+]
 
 
 def explain(
@@ -95,25 +99,35 @@ async def _explain(
     from kilonova.allinone.status import read_report
     from kilonova.conductor.explaining import Wish, explain_server, explain_wish
     from kilonova.db.engine import Database
+    from kilonova.service import deployment
+    from kilonova.service.parts import Parts
 
     report = read_report(state_dir)
     if not config_files and report is not None:
         config_files = [Path(path) for path in str(report.options.get("config_files", "")).split()]
-    settings: ComputeSettings = config.compute_settings(config.load(config_files), deployment_id="")
+    conf = config.load(config_files)
+    settings: ComputeSettings = config.compute_settings(conf, deployment_id="")
+    deployed = bool(conf.database.connection)
     path = state_dir / "kilonova/compute.sqlite"
-    if not path.is_file():
-        raise Invalid(f"There is no cloud in {state_dir}; say where with --state-dir.")
-    db = Database(f"sqlite:///{path}")
-    try:
+    if not deployed and not path.is_file():
+        raise Invalid(
+            f"There is no cloud in {state_dir}; say where with --state-dir, "
+            "or with --config-file which nova.conf names its database."
+        )
+    async with contextlib.AsyncExitStack() as stack:
+        db = Database(deployment.database(conf).url if deployed else f"sqlite:///{path}")
+        stack.push_async_callback(db.close)
         if server is not None:
             return await explain_server(db, settings, server)
-        found = await _image(state_dir, image_id, project) if image_id else None
+        found = None
+        if image_id and deployed:
+            found = await (await Parts(stack, conf, "kilonova-explain").images()).get(image_id, project_id=project)
+        elif image_id:
+            found = await _image(state_dir, image_id, project)
         wish = Wish(
             flavor=flavor or "", image=found, project_id=project, availability_zone=zone, host=host, hints=hints
         )
         return await explain_wish(db, settings, wish)
-    finally:
-        await db.close()
 
 
 async def _image(state_dir: Path, image_id: str, project: str) -> Image:

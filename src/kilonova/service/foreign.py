@@ -26,6 +26,10 @@ _YES = r"1|yes|on|true"
 _OWN_CLAIMS = "Kilonova claims resources in its own database"
 
 FIXED: dict[str, dict[str, Fixed]] = {
+    "filter_scheduler": {
+        "image_props_weight_multiplier": Fixed(r"0(\.0*)?", "there is no such weigher; remove it"),
+        "pci_in_placement": Fixed(_NO, "PCI devices are not given to servers; remove it"),
+    },
     "DEFAULT": {
         "auth_strategy": Fixed("keystone", "Identity is always Keystone; remove it"),
         "rpc_backend": Fixed(r"(.*[._])?(rabbit|kombu)", "the broker is RabbitMQ: transport_url = rabbit://..."),
@@ -211,6 +215,11 @@ manager topic use_local
 [wsgi]
 api_paste_config client_socket_timeout default_pool_size keep_alive max_header_line tcp_keepidle
 wsgi_log_format
+[scheduler]
+discover_hosts_in_cells_interval driver host_manager image_metadata_prefilter manager periodic_task_interval
+query_placement_for_availability_zone query_placement_for_image_type_support topic
+[filter_scheduler]
+baremetal_enabled_filters cross_cell_move_weight_multiplier pci_weight_multiplier use_baremetal_filters
 [image_cache]
 precache_concurrency subdirectory_name
 [workarounds]

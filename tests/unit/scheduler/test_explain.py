@@ -118,6 +118,22 @@ async def _used(tx: Any) -> int:
     return int((await tx.execute(sa.select(sa.func.sum(compute_nodes.c.running_vms)))).scalar_one())
 
 
+async def test_a_deployment_is_found_by_its_configuration(cloud: TestCloud, tmp_path: Path) -> None:
+    conf = tmp_path / "nova.conf"
+    conf.write_text(
+        f"[database]\nconnection = sqlite:///{tmp_path}/kilonova/compute.sqlite\n"
+        "[filter_scheduler]\nenabled_filters = NumInstancesFilter\nmax_instances_per_host = 1\n"
+    )
+    found = await server(cloud, "small")
+    told = await explain(tmp_path / "elsewhere", "--flavor", "small", "--config-file", str(conf), "--json")
+    document = json.loads(told.output)
+    refusals = {one["host"]: list(one["refusals"]) for one in document["hosts"]}
+    assert refusals[str(found.host)] == ["NumInstancesFilter"]
+    lost = await explain(tmp_path / "elsewhere", found.uuid)
+    assert isinstance(lost.exception, KilonovaError)
+    assert "There is no cloud" in lost.exception.message
+
+
 async def test_hints_count_as_for_a_real_server(cloud: TestCloud, tmp_path: Path) -> None:
     first = await server(cloud, "small")
     apart = await explain(tmp_path, "--flavor", "small", "--hint", f"different_host={first.uuid}", "--json")
