@@ -175,7 +175,7 @@ def test_floating_ip_in_and_translated_out(lab: Guests) -> None:
     lab.from_a2(ask)
     router = next(iter(lab.admin.network.routers(name="lan")))
     outside = router.external_gateway_info["external_fixed_ips"][0]["ip_address"]
-    assert listener.peers == [floating.floating_ip_address, outside]
+    eventually(lambda: listener.peers == [floating.floating_ip_address, outside])
     listener.socket.close()
     lab.admin.network.delete_ip(floating)
 
