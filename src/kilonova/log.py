@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
 _NOISY = ("httpx", "httpcore", "aiosqlite", "asyncio", "stevedore", "aiormq", "aio_pika", "oslo_policy")
 
 
+class _Patient:
+    """A stream that never fails: what it cannot take (the disk is full) is lost, and nobody's work ends for a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
 def configure(stream: TextIO | None = None, *, level: str = "INFO", as_json: bool = True) -> None:
     """Send our own and the libraries' logs to `stream` (None: standard error)."""
-    out = stream or sys.stderr
+    out = cast(TextIO, _Patient(stream or sys.stderr))  # no more of it is used
     number = logging.getLevelNamesMapping()[level]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

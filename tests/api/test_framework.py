@@ -255,3 +255,28 @@ def test_one_name_twice_at_a_version_is_a_mistake_in_the_table() -> None:
     schema = Schema(Object(Field("a", {}, until="2.10"), Field("a", {}, since="2.10")))
     with pytest.raises(ValueError, match="twice"):
         schema.at(Version(2, 10))
+
+
+async def test_a_database_without_room_is_said_and_changes_nothing(api: Client) -> None:
+    async def limit(tx: Any) -> None:
+        pages = (await tx.exec_driver_sql("PRAGMA page_count")).scalar_one()
+        await tx.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    async def unlimit(tx: Any) -> None:
+        await tx.exec_driver_sql("PRAGMA max_page_count = 1000000")
+
+    await api.rt.db.write(limit)
+    names: list[str] = []
+    for number in range(1000):
+        name = f"m{number}-" + "x" * 200
+        answer = await api("POST", "/flavors", {"flavor": {"name": name, "ram": 1, "vcpus": 1, "disk": 1}})
+        if answer.status_code != 200:
+            break
+        names.append(name)
+    assert answer.status_code == 503
+    assert "Nothing was changed" in answer.json()["serviceUnavailable"]["message"]
+    listed = await api("GET", "/flavors?limit=1000")
+    assert sorted(flavor["name"] for flavor in listed.json()["flavors"]) == sorted(names)
+    await api.rt.db.write(unlimit)
+    again = await api("POST", "/flavors", {"flavor": {"name": name, "ram": 1, "vcpus": 1, "disk": 1}})
+    assert again.status_code == 200

@@ -56,6 +56,9 @@ def test_what_is_refused_says_why_and_changes_nothing(cloud: UserCloud, image: s
             method, cloud.compute_url + path, json=body, headers=headers | more.pop("headers", {}), **more
         )
 
+    # Compute has not seen it while it was good, so nothing that it remembers can let it in.
+    over = cloud.token()
+    cloud.openstack("token", "revoke", over)
     new_flavor = {"flavor": {"name": "f", "ram": 1, "vcpus": 1, "disk": 1}}
     action = f"/servers/{mine}/action"
     raw = {"content-type": "application/json"}
@@ -73,10 +76,13 @@ def test_what_is_refused_says_why_and_changes_nothing(cloud: UserCloud, image: s
         (400, "Malformed request body", ask("POST", "/servers", content=b'{"server": {', headers=raw)),
         (401, "", ask("GET", "/servers", who="")),
         (401, "", ask("GET", "/servers", who="gAAAAA-not-a-token")),
+        (401, "", ask("GET", "/servers", who=over)),
         (403, "os_compute_api:os-flavor-manage:create", ask("POST", "/flavors", new_flavor, who="kilonova-demo")),
         (403, "Quota exceeded", ask("POST", "/servers", server(image, flavor, min_count=1000), who="kilonova-demo")),
         (404, mine, ask("GET", f"/servers/{mine}", who="kilonova-demo")),
         (404, mine, ask("DELETE", f"/servers/{mine}", who="kilonova-demo")),
+        (404, mine, ask("POST", action, {"os-stop": None}, who="kilonova-demo")),
+        (404, mine, ask("PUT", f"/servers/{mine}/metadata", {"metadata": {"k": "v"}}, who="kilonova-demo")),
         (404, NOBODY, ask("DELETE", f"/servers/{NOBODY}")),
         (404, "", ask("GET", "/nothing-here")),
         (406, "2.999", ask("GET", "/servers", version="2.999")),

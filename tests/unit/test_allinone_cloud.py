@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import typer
 import yaml
 
 from kilonova import cli
@@ -24,6 +25,7 @@ from kilonova.allinone.errors import CloudError
 from kilonova.allinone.ports import check_free
 from kilonova.allinone.settings import CloudSettings, Ports, advertised_host
 from kilonova.allinone.supervisor import PartStatus
+from kilonova.cli import cloud as cloud_commands
 from kilonova.errors import Unavailable
 
 
@@ -213,6 +215,19 @@ def test_status_succeeds_only_when_a_server_can_be_created(
     assert told.returncode == code
     assert words in told.stdout
     assert "keystone" in told.stdout
+
+
+def test_status_says_that_the_disk_is_full(
+    opened: state.StateDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = processes.identify(os.getpid())
+    assert owner is not None
+    status.write_report(opened.path, report_of(owner, ready=True, beat=time.monotonic()))
+    monkeypatch.setattr(cloud_commands, "NO_ROOM", 1 << 40)
+    with pytest.raises(typer.Exit) as ended:
+        cloud_commands.status(opened.path)
+    assert ended.value.exit_code == 2
+    assert "is full" in capsys.readouterr().out
 
 
 def test_the_report_of_a_dead_process_counts_for_nothing(opened: state.StateDir) -> None:

@@ -23,7 +23,7 @@ from kilonova.api.routes import ROUTES
 from kilonova.api.routing import Action, Endpoint, Operation, Route, Router, at_version
 from kilonova.api.settings import ApiSettings
 from kilonova.api.versions import LEGACY, NotAcceptable, Version, negotiate
-from kilonova.db.engine import is_unreachable
+from kilonova.db.engine import is_full, is_unreachable
 from kilonova.errors import Invalid, KilonovaError, TooLarge, Unauthorized, Unavailable
 from kilonova.metrics.families import NO_ROUTE
 from kilonova.metrics.families import request as count_request
@@ -37,6 +37,7 @@ Headers = list[tuple[bytes, bytes]]
 
 log = logging.getLogger(__name__)
 
+FULL = "The database cannot write: its disk may be full. Nothing was changed; try again when there is room."
 AWAY = "The database does not answer; what was asked for may have happened all the same."
 _JSON_TYPES = (b"application/json", b"application/vnd.openstack.compute+json", b"text/plain", b"")
 _VARY: Headers = [(b"vary", b"OpenStack-API-Version"), (b"vary", b"X-OpenStack-Nova-API-Version")]
@@ -210,7 +211,9 @@ class Api:
             answer = self._error(error, None if legacy else version, request_id)
         except Exception as error:
             log.exception("%s %s failed, request %s", scope["method"], scope["path"], request_id)
-            if is_unreachable(error):
+            if is_full(error):
+                answer = self._error(Unavailable(FULL), None if legacy else version, request_id)
+            elif is_unreachable(error):
                 answer = self._error(Unavailable(AWAY), None if legacy else version, request_id)
             else:
                 message = errors.body(500, errors.unexpected(request_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -19,6 +20,8 @@ from kilonova.allinone.up import UpOptions, run_down, run_up, up_detached
 
 StateDir = Annotated[Path, typer.Option("--state-dir", readable=False, help="Where everything of this cloud lives.")]
 DEFAULT_STATE_DIR = Path(".state")
+NO_ROOM = 8
+"""MiB of free disk below which no database can be counted on to take a server."""
 
 
 def up(
@@ -75,6 +78,10 @@ def status(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
         say(f"not running (state directory {state_dir.resolve()})")
         raise typer.Exit(3)
     Console().print(_table(report))
+    free = shutil.disk_usage(state_dir).free >> 20
+    if free < NO_ROOM:
+        say(f"NOT READY: the disk that holds {state_dir.resolve()} is full ({free} MiB free): free some space")
+        raise typer.Exit(2)
     if report.silent_for > FRESH:
         say(f"NOT READY: process {report.owner.pid} has been silent for {report.silent_for:.0f} s")
         raise typer.Exit(2)
@@ -130,5 +137,6 @@ def _duration(seconds: float) -> str:
 
 
 def say(line: str) -> None:
-    """Tell the user, at once."""
-    print(line, flush=True)
+    """Tell the user, at once. A detached cloud tells its log, and does not end because the disk under it is full."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)

@@ -42,6 +42,8 @@ AWAY = 6.0
 """Seconds for which a database that restarts is waited for."""
 _CUT_MYSQL = {1053, 1927, 2002, 2003, 2006, 2013, 2014}
 _CUT_POSTGRESQL = {"57P01", "57P02", "57P03"}
+_FULL_MYSQL = {1021, 1026, 1114}
+_FULL_POSTGRESQL = {"53100"}
 _DEADLOCK_MYSQL = {1205, 1213}
 _DEADLOCK_POSTGRESQL = {"40001", "40P01"}
 
@@ -252,6 +254,19 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return is_cut(error)
     return isinstance(error, CommitUnknown | sqlalchemy.exc.TimeoutError)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the database could not write: nothing of the transaction has happened."""
+    original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    # Of a full disk SQLite also says that writing failed, where it had to make a file longer.
+    name = str(getattr(original, "sqlite_errorname", None) or "")
+    if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR"):
+        return True
+    args = getattr(original, "args", ())
+    if args and args[0] in _FULL_MYSQL:
+        return True
+    return getattr(original, "sqlstate", None) in _FULL_POSTGRESQL
 
 
 def is_deadlock(error: sqlalchemy.exc.DBAPIError) -> bool:
