@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -51,6 +52,22 @@ def test_another_process_with_the_same_pid_is_not_taken_for_it(
 def test_a_damaged_record_names_nobody(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "record").write_bytes(content)
     assert processes.recall(tmp_path / "record") is None
+
+
+def test_a_detached_process_holds_nothing_that_was_open_here(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    pid = processes.spawn_detached(SLEEP, tmp_path / "log", {})
+    identity = processes.identify(pid)
+    assert identity is not None
+    try:
+        os.close(writing)
+        os.set_blocking(reading, False)
+        assert os.read(reading, 1) == b""  # its end: nobody has the other side
+        assert processes.is_running(identity)
+    finally:
+        os.close(reading)
+        processes.end(identity, grace=5)
 
 
 def test_a_zombie_does_not_run(sleeper: subprocess.Popen[bytes]) -> None:

@@ -84,7 +84,10 @@ def recall(path: Path) -> ProcessId | None:
 
 
 def spawn_detached(command: list[str], log: Path, environment: dict[str, str]) -> int:
-    """Start a process that outlives us (a session of its own, output appended to `log`); its pid."""
+    """Start a process that outlives us (a session of its own, output appended to `log`); its pid.
+
+    It gets none of our open files: a lock or a pipe of whoever started us would be held for as long as it lives.
+    """
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return os.posix_spawnp(
         command[0],
@@ -94,9 +97,20 @@ def spawn_detached(command: list[str], log: Path, environment: dict[str, str]) -
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable()),
         ],
         setsid=True,
     )
+
+
+def _inheritable() -> list[int]:
+    """File descriptors from 3 on that a program started by us would have too."""
+    found = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # the one that read this list
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
+    return found
 
 
 def end(process: ProcessId, *, grace: float) -> None:
