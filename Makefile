@@ -14,7 +14,7 @@ CODE := src tests bench compat
 .PHONY: help setup setup-tests demo test test-fast cluster guide chaos simulate check format bench bench-cluster compat tempest lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is needed (packages when root; .venv; Keystone, Glance, Neutron); again: a no-op
 	@scripts/setup.sh
