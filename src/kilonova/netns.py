@@ -55,6 +55,15 @@ def ensure(name: str, *, of_process: int | None = None) -> bool:
     return True
 
 
+def name_ours(name: str) -> None:
+    """The namespace that this process lives in has the name. Raises HostFailure when another one has it."""
+    if not exists(name):
+        path_of(name).unlink(missing_ok=True)
+        _ip("netns", "attach", name, str(os.getpid()))
+    elif not os.path.samefile(path_of(name), "/proc/self/ns/net"):
+        raise HostFailure(f"The network namespace {name} is another one than ours: 'ip netns delete {name}' first.")
+
+
 def remove(name: str) -> None:
     """The name is gone; the namespace goes with the last process in it. Raises HostFailure."""
     if path_of(name).exists():

@@ -7,6 +7,7 @@ import sqlite3
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,13 +197,42 @@ def test_every_change_is_hinted_at_but_not_what_is_reported(neutron: Neutron) ->
         assert all(hint.kind != "ports" for hint in received(listener, hints.Hint("security-groups", (group["id"],))))
 
 
-def drain(listener: socket.socket) -> None:
+def test_a_binding_that_comes_goes_or_is_activated_is_hinted_at(neutron: Neutron) -> None:
+    """Of a port's second binding ML2 tells its drivers nothing."""
+    network, _ = neutron.network()
+    port = neutron.server_port(network["id"], HOST)
+    path, until = f"/ports/{port['id']}/bindings", hints.Hint(hints.BINDINGS)
+    with hints.listen(neutron.hints) as listener:
+        neutron.call("POST", path, {"binding": {"host": "host-2", "project_id": PROJECT}})
+        received(listener, until)
+        assert inactive(neutron, port) == ["host-2"]
+        neutron.call("PUT", f"{path}/host-2/activate")
+        received(listener, until)
+        assert inactive(neutron, port) == [HOST]
+        drain(listener)
+        neutron.call("DELETE", f"{path}/{HOST}")
+        received(listener, until)
+        assert inactive(neutron, port) == []
+        drain(listener)
+        neutron.server_port(network["id"], HOST)
+        drain(listener, none_of=hints.BINDINGS)
+
+
+def inactive(neutron: Neutron, port: dict[str, Any]) -> list[str]:
+    bindings = neutron.call("GET", "/plane-bindings")["plane_bindings"]
+    return [each["host"] for each in bindings if each["port_id"] == port["id"]]
+
+
+def drain(listener: socket.socket, *, none_of: str = "") -> None:
+    """Until it is silent for a second. No hint is of the kind `none_of`."""
     listener.settimeout(1.0)
     while True:
         try:
-            listener.recv(hints.LARGEST)
+            hint = hints.decode(listener.recv(hints.LARGEST))
         except TimeoutError:
             return
+        assert hint is not None
+        assert hint.kind != none_of
 
 
 def test_rules_that_the_plane_cannot_enforce_are_refused(neutron: Neutron) -> None:

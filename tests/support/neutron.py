@@ -76,16 +76,17 @@ class EventReceiver:
 class Neutron:
     """Everybody is an admin of the project that `X-Project-Id` names. May be stopped and started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, hints: str = "") -> None:
+        """`hints`: where it sends them, if not to the cloud's own place."""
         self.receiver = EventReceiver()
         opened = state.open_state_dir(directory)
         options = up.UpOptions(state_dir=opened.path, port_offset=free_offset(), networking="neutron")
         self.settings = up.make_settings(options, opened, "sim")
-        self.hints = hints_address(self.settings)
+        self.hints = hints or hints_address(self.settings)
         self.spec = network_spec(self.settings, opened.secrets)
         config = Path(self.spec.stdin["config"])
         extra = f"[DEFAULT]\nauth_strategy = noauth\n[nova]\nauth_type = none\nendpoint = {self.receiver.url}\n"
-        config.write_text(config.read_text() + extra)
+        config.write_text(config.read_text() + extra + f"[kilonova]\nhints = {self.hints}\n")
         # Without Keystone nobody has the role `service`.
         (config.parent.parent / "policy.yaml").write_text('service_api: "@"\n')
         self.log = opened.path / "log/neutron.log"

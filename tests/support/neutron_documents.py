@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from typing import Any
 
-from kilonova.network.hints import KINDS
+from kilonova.network.hints import BINDINGS, KINDS
 from kilonova.network.upkeep import dhcp_device_id
 
 Json = dict[str, Any]
@@ -70,6 +70,12 @@ class Documents:
     def dhcp_port(self, network: Json, host: str, *addresses: tuple[Json, str]) -> Json:
         who = {"device_owner": "network:dhcp", "device_id": dhcp_device_id(network["id"])}
         return self.port(f"dhcp of {network['name']}", network, host, *addresses, **who)
+
+    def inactive_binding(self, port: Json, host: str) -> Json:
+        """Besides the one that `binding:host_id` names."""
+        binding = {"id": f"{port['id']}/{host}", "port_id": port["id"], "host": host}
+        self.kinds[BINDINGS][binding["id"]] = binding
+        return binding
 
     def router(self, name: str, **fields: Any) -> Json:
         return self._add("routers", name, **{"admin_state_up": True, "routes": [], "status": "ACTIVE"} | fields)

@@ -36,6 +36,34 @@ def ip(*words: str) -> str:
     return subprocess.run(["ip", *words], capture_output=True, text=True, check=True).stdout
 
 
+HOSTS = {"h1": 1, "h2": 2}
+"""Their numbers, which are the last of their addresses in 192.0.2.0/24."""
+
+
+def make_hosts(prefix: str) -> None:
+    """Namespaces PREFIXh1 and PREFIXh2, with a wire (PREFIXwire) between them."""
+    wire = f"{prefix}wire"
+    netns.ensure(wire)
+    ip("-n", wire, "link", "add", "wire", "type", "bridge")
+    ip("-n", wire, "link", "set", "wire", "up")
+    for host, number in HOSTS.items():
+        space = f"{prefix}{host}"
+        netns.ensure(space)
+        ip("-n", wire, "link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", space)
+        ip("-n", wire, "link", "set", host, "master", "wire", "up")
+        ip("-n", space, "addr", "add", f"192.0.2.{number}/24", "dev", "eth0")
+        ip("-n", space, "link", "set", "eth0", "up")
+
+
+def plug(space: str, guest: str, port: Json, address: str) -> None:
+    """A namespace `guest` whose device is the port's tap in the host's namespace `space`."""
+    netns.ensure(guest)
+    tap = names.tap(port["id"])
+    ip("-n", space, "link", "add", tap, "type", "veth", "peer", "name", "eth0", "netns", guest)
+    ip("-n", guest, "link", "set", "eth0", "address", port["mac_address"], "mtu", "1450", "up")
+    ip("-n", guest, "addr", "add", f"{address}/24", "dev", "eth0")
+
+
 @dataclass(kw_only=True)
 class TwoHosts:
     """Two hosts and a wire. `send` computes and hands out plans as the role does; `reports`: the last of each."""
@@ -51,29 +79,22 @@ class TwoHosts:
     told: dict[tuple[str, str], bytes] = field(default_factory=dict)
     """What the metadata service answers, by server and path, where that is not who asks."""
     period: float = 60.0
+    shared: bool = False
+    """Whether others have devices in the hosts' namespaces too."""
 
     def space(self, host: str) -> str:
         return f"{self.prefix}{host}"
 
     async def start(self) -> None:
-        wire = self.space("wire")
-        netns.ensure(wire)
-        ip("-n", wire, "link", "add", "wire", "type", "bridge")
-        ip("-n", wire, "link", "set", "wire", "up")
         await self.bus.listen(ROLE, self._take)
-        for number, host in enumerate(("h1", "h2"), start=1):
-            space = self.space(host)
-            netns.ensure(space)
-            ip("-n", wire, "link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", space)
-            ip("-n", wire, "link", "set", host, "master", "wire", "up")
-            ip("-n", space, "addr", "add", f"192.0.2.{number}/24", "dev", "eth0")
-            ip("-n", space, "link", "set", "eth0", "up")
+        make_hosts(self.prefix)
+        for host, number in HOSTS.items():
             await self.plane(host, number)
 
     async def plane(self, host: str, number: int) -> None:
         self.planes[host] = Plane(
             self.bus, World(), host=host, space=self.space(host), directory=self.directory / host,
-            site=Site(tunnel_ip=f"192.0.2.{number}"), metadata=self.metadata, period=self.period,
+            site=Site(tunnel_ip=f"192.0.2.{number}", shared=self.shared), metadata=self.metadata, period=self.period,
         )  # fmt: skip
         await self.planes[host].start()
 
@@ -83,7 +104,7 @@ class TwoHosts:
         return None
 
     async def send(self) -> None:
-        hosts = {f"h{n}": PlaneHost(host=f"h{n}", incarnation="1", facts=f"192.0.2.{n}") for n in (1, 2)}
+        hosts = {host: PlaneHost(host=host, incarnation="1", facts=f"192.0.2.{n}") for host, n in HOSTS.items()}
         for host, plan in plans(self.documents.kinds, hosts).items():
             content = msgspec.Raw(msgspec.msgpack.encode(plan))
             await self.bus.send(plane_address(host), PlanePlan(host=host, digest=secrets.token_hex(4), content=content))
@@ -91,12 +112,8 @@ class TwoHosts:
     def guest(self, host: str, port: Json, address: str) -> str:
         """A namespace that is plugged like a guest; its name."""
         name = self.space(port["name"])
-        netns.ensure(name)
         self.guests.append(name)
-        tap = names.tap(port["id"])
-        ip("-n", self.space(host), "link", "add", tap, "type", "veth", "peer", "name", "eth0", "netns", name)
-        ip("-n", name, "link", "set", "eth0", "address", port["mac_address"], "mtu", "1450", "up")
-        ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+        plug(self.space(host), name, port, address)
         return name
 
     async def close(self) -> None:

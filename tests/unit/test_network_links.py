@@ -21,7 +21,7 @@ from kilonova.network.plan import (
     RouterPort,
 )
 from kilonova.network.plane import advertise, dhcp, garp, limits, names, nat
-from kilonova.network.plane.links import EVERYBODY, Site, forwarding_work, work
+from kilonova.network.plane.links import EVERYBODY, Site, devices, forwarding_work, work
 
 NET, PORT = "6d5d1a42-1666-4000-8000-000000000000", "f5521133-6000-4000-8000-000000000000"
 BRIDGE, TAP = names.bridge(NET), names.tap(PORT)
@@ -39,7 +39,7 @@ def link(name: str, kind: str, **more: Any) -> dict[str, Any]:
 
 def tunnel(**more: Any) -> dict[str, Any]:
     info = {"info_kind": "vxlan", "info_data": {"id": 5, "local": "192.0.2.1"}}
-    return link("vx5", "vxlan", master=BRIDGE, linkinfo=info) | more
+    return link("vx5", "vxlan", master=BRIDGE, linkinfo=info, ifalias="kilonova") | more
 
 
 def test_an_empty_host_gets_bridge_and_tunnel_and_waits_for_the_tap() -> None:
@@ -48,6 +48,7 @@ def test_an_empty_host_gets_bridge_and_tunnel_and_waits_for_the_tap() -> None:
         f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0",
         f"link set {BRIDGE} mtu 1450 up",
         "link add vx5 mtu 1450 type vxlan id 5 local 192.0.2.1 dstport 4789 nolearning",
+        "link set vx5 alias kilonova",
         f"link set vx5 master {BRIDGE} up",
     ]
     assert done.plugged == set()
@@ -69,16 +70,29 @@ def test_a_tunnel_from_another_address_is_made_anew() -> None:
     assert done.commands[0] == "link del vx5"
 
 
+def test_a_tunnel_whose_maker_died_before_it_was_marked_is_marked() -> None:
+    done = work(PLAN, [link(BRIDGE, "bridge"), tunnel(ifalias=None)], SITE)
+    assert done.commands == ["link set vx5 alias kilonova"]
+
+
+def test_the_devices_that_are_no_hosts_are_the_plans_and_there() -> None:
+    known = [BRIDGE, TAP, "vx5", "eth0", "brqother"]
+    assert devices(PLAN, known, SITE) == sorted((BRIDGE, TAP, "vx5"))
+    assert devices(PLAN, known, Site()) == sorted((BRIDGE, TAP))
+    assert devices(PLAN, ["eth0"], SITE) == []
+
+
 def test_what_nobody_needs_goes_but_never_a_bridge_that_others_use() -> None:
     found = [
         link("brqgone", "bridge"),
-        link("vx9", "vxlan", master="brqgone"),
+        link("vx9", "vxlan", master="brqgone", ifalias="kilonova"),
         link("tapold", "veth", master="brqgone", ifalias="kilonova"),
         link("brqused", "bridge"),
         link("tapguest", "tun", master="brqused"),
         link("brqflat", "bridge"),
         link("uplink", "veth", master="brqflat"),
         link("eth0", "veth"),
+        link("vx10", "vxlan"),
         link("tapother", "veth"),
         link("br0", "bridge"),
     ]

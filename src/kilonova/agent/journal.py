@@ -241,17 +241,17 @@ def _advance(db: sqlite3.Connection, host: str, server: str, key: Key, now: floa
 
 
 @contextlib.contextmanager
-def host_lock(directory: Path, host: str) -> Iterator[None]:
-    """One agent per host and state directory. Raises Conflict when another process has the lock."""
+def host_lock(directory: Path, host: str, what: str = "agent") -> Iterator[None]:
+    """One agent (or `what` it is) per host and state directory. Raises Conflict when another process has the lock."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"agent-{host}.lock"
+    path = directory / f"{what}-{host}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise Conflict(f"Another agent for host '{host}' runs on {directory} (process {holder}).") from None
+            raise Conflict(f"Another {what} for host '{host}' runs on {directory} (process {holder}).") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield

@@ -22,6 +22,7 @@ COMMANDS = {
     "console": ("nova-novncproxy", "Console pages for users' browsers, and the way to guests' screens."),
     "cert": ("nova-cert", "Signs certificates for users of the old API."),
     "network": ("kilonova-network", "Turns Neutron's state into what each host's network plane should have."),
+    "plane": ("kilonova-plane", "One host's bridges, tunnels, rules, DHCP and routers, as `network` says."),
     "compute": ("nova-compute", "One host's hypervisor, or many simulated ones."),
 }
 """Program and help by role."""

@@ -35,7 +35,7 @@ STRIDE = 20
 """Between the ports of two of them."""
 _HEAD = 8192
 
-ROLES = ("api", "metadata", "scheduler", "conductor", "consoleauth", "cert", "console", "network", "compute")
+ROLES = ("api", "metadata", "scheduler", "conductor", "consoleauth", "cert", "console", "network", "compute", "plane")
 PORTS = {name: 9487 + number for number, name in enumerate(ROLES)}
 """The port of each role that runs alone; one process with all of them uses the API's."""
 

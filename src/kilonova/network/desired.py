@@ -23,7 +23,7 @@ from kilonova.network.plan import (
 )
 from kilonova.network.rest import Document
 from kilonova.network.role import PlaneHost
-from kilonova.network.upkeep import DHCP, ROUTER_OWNERS, Documents, dhcp_device_id, migrating_to
+from kilonova.network.upkeep import DHCP, ROUTER_OWNERS, Documents, dhcp_device_id, elsewhere
 
 GATEWAY = "network:router_gateway"
 ZONES = 65535
@@ -62,6 +62,7 @@ def plans(documents: Documents, hosts: Mapping[str, PlaneHost]) -> Mapping[str, 
 
 def _sort(documents: Documents) -> _Places:
     places = _Places()
+    also = elsewhere(documents)
     for port in sorted(documents["ports"].values(), key=lambda port: str(port["id"])):
         owner, host = port["device_owner"], port.get("binding:host_id") or ""
         if owner == DHCP and port["device_id"] == dhcp_device_id(port["network_id"]):
@@ -72,9 +73,9 @@ def _sort(documents: Documents) -> _Places:
         elif host and not owner.startswith("network:") and port.get("binding:vif_type") == "bridge":
             places.guests[host].append(port)
             places.by_network[port["network_id"]].append(port)
-            if target := migrating_to(port):
+            for other in sorted(also.get(port["id"], ())):
                 # What is sent to it goes where it is bound.
-                places.guests[target].append(port)
+                places.guests[other].append(port)
     for floating in sorted(documents["floatingips"].values(), key=lambda each: str(each["id"])):
         if floating.get("router_id") and floating.get("port_id"):
             places.floating[floating["router_id"]].append(floating)

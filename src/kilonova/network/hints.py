@@ -13,8 +13,12 @@ from contextlib import contextmanager, suppress
 from threading import local
 from typing import NamedTuple
 
+BINDINGS = "plane-bindings"
+"""Hosts on which a port has an inactive binding (extensions/planereport.py): a live migration's other end."""
+
 KINDS = frozenset(
     {"networks", "subnets", "ports", "routers", "floatingips", "security-groups", "address-groups", "policies"}
+    | {BINDINGS}
 )
 """Neutron's collections, as in its URLs."""
 

@@ -1,7 +1,7 @@
 """ML2's mechanism driver, loaded by Neutron's process: binds ports as Linux bridge VIFs, hints at what changes.
 
 A port that it binds is DOWN and blocked from becoming ACTIVE until a host's plane has wired it and the role
-`network` has reported so (plugin.py). Imports the standard library and Neutron only.
+`network` has reported so (plugin.py). Imports the standard library, Neutron and what Neutron itself stands on.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from neutron.db import provisioning_blocks
+from neutron.plugins.ml2 import models
 from neutron_lib import constants
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.callbacks import events, registry, resources
@@ -16,6 +17,9 @@ from neutron_lib.plugins.ml2 import api
 from neutron_lib.services.qos import base as qos
 from neutron_lib.services.qos import constants as qos_constants
 from oslo_config import cfg
+from sqlalchemy import event as database
+from sqlalchemy import inspect
+from sqlalchemy.orm import object_session
 
 from kilonova.network import hints
 
@@ -63,6 +67,8 @@ class KilonovaMechanismDriver(api.MechanismDriver):  # type: ignore[misc]  # Neu
         for resource in HINTED:
             for event in (events.AFTER_CREATE, events.AFTER_UPDATE, events.AFTER_DELETE):
                 registry.subscribe(_changed, resource, event)
+        for happening, others in _BINDING_CHANGES.items():
+            database.listen(models.PortBinding, happening, others)
         self.qos_driver = _QosDriver.create()
 
     @property
@@ -134,6 +140,30 @@ def _group_of(payload: Any) -> str | None:
         except (KeyError, TypeError):
             continue
     return (getattr(payload, "metadata", None) or {}).get("security_group_id")
+
+
+def _inactive_changed(mapper: Any, connection: Any, binding: Any) -> None:
+    """An inactive binding came or went: ML2 tells its drivers of active ones only."""
+    if binding.status == constants.INACTIVE:
+        _hint_of_bindings(binding)
+
+
+def _activity_changed(mapper: Any, connection: Any, binding: Any) -> None:
+    if inspect(binding).attrs.status.history.has_changes():
+        _hint_of_bindings(binding)
+
+
+_BINDING_CHANGES = {
+    "after_insert": _inactive_changed,
+    "after_update": _activity_changed,
+    "after_delete": _inactive_changed,
+}
+
+
+def _hint_of_bindings(binding: Any) -> None:
+    session = object_session(binding)
+    if session is not None:
+        database.listen(session, "after_commit", lambda _: sender.send(hints.BINDINGS), once=True)
 
 
 class _QosDriver(qos.DriverBase):  # type: ignore[misc]  # Neutron's: untyped

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from kilonova.network.role import PlaneHost
-from kilonova.network.upkeep import ROUTER_OWNERS, Documents, migrating_to
+from kilonova.network.upkeep import ROUTER_OWNERS, Documents, elsewhere
 
 
 class Outline(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,12 +23,13 @@ def outlines(documents: Documents, hosts: Mapping[str, PlaneHost]) -> Mapping[st
     """Each host's ports, and the routers and floating IPs whose router ports are bound there."""
     ports, routers, floatingips = defaultdict(list), defaultdict(set), defaultdict(list)
     where: dict[str, str] = {}
+    also = elsewhere(documents)
     for port in documents["ports"].values():
         host = port.get("binding:host_id")
         if host is not None and host in hosts:
             ports[host].append(port["id"])
-            if target := migrating_to(port):
-                ports[target].append(port["id"])
+            for other in also.get(port["id"], ()):
+                ports[other].append(port["id"])
             if port["device_owner"] in ROUTER_OWNERS:
                 routers[host].add(port["device_id"])
                 where[port["device_id"]] = host

@@ -14,6 +14,7 @@ from neutron.api import extensions
 from neutron.db import provisioning_blocks
 from neutron.db.models import l3 as l3_models
 from neutron.plugins.ml2 import db as ml2_db
+from neutron.plugins.ml2 import models as ml2_models
 from neutron.services.l3_router import l3_router_plugin
 from neutron.services.segments import plugin as segments
 from neutron_lib import constants
@@ -93,6 +94,13 @@ class KilonovaPlugin(base.ServicePluginBase):  # type: ignore[misc]  # Neutron's
                 if l3.update_floatingip_status(context, floating_id, status) is None:
                     unknown.append(floating_id)
         return unknown
+
+    def inactive_bindings(self, context: Any) -> list[dict[str, str]]:
+        """Where ports have a binding besides the one that counts: `port_id` and `host`, `id` made of both."""
+        with db_api.CONTEXT_READER.using(context):
+            table = ml2_models.PortBinding
+            found = context.session.query(table.port_id, table.host).filter_by(status=constants.INACTIVE).all()
+        return [{"id": f"{port_id}/{host}", "port_id": port_id, "host": host} for port_id, host in found if host]
 
     def _report_port(self, context: Any, port_id: str, host: str, status: str) -> bool:
         core = directory.get_plugin()

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from kilonova.errors import Conflict, Invalid, NotFound, Unavailable
+from kilonova.network.hints import BINDINGS
 
 Document = dict[str, Any]
 """As Neutron's API shows it."""
@@ -21,6 +22,9 @@ PAGE = 200
 IDS = 50
 """In one request, which names them in its URL."""
 
+WHOLE = frozenset({BINDINGS})
+"""Collections without pages: they stay small."""
+
 PATHS = {"policies": "qos/policies"}
 """Where a collection is not at its own name."""
 
@@ -28,16 +32,20 @@ PATHS = {"policies": "qos/policies"}
 class NeutronRest:
     """`endpoint` without a version. All methods raise Unavailable when Neutron does not answer (properly)."""
 
-    def __init__(self, endpoint: str, token: TokenSource, *, timeout: float = 60.0) -> None:
+    def __init__(self, endpoint: str, token: TokenSource, *, timeout: float = 60.0, verify: bool | str = True) -> None:
         self.endpoint = endpoint.rstrip("/").removesuffix("/v2.0")
         self._token = token
-        self._http = httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=4), trust_env=False)
+        self._http = httpx.AsyncClient(
+            timeout=timeout, limits=httpx.Limits(max_connections=4), trust_env=False, verify=verify
+        )
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def all(self, kind: str) -> list[Document]:
         """Every document of a collection, a page at a time in the order of their ids."""
+        if kind in WHOLE:
+            return await self._documents(kind, [])
         found: list[Document] = []
         query: list[tuple[str, str]] = [("limit", str(PAGE)), ("sort_key", "id"), ("sort_dir", "asc")]
         while True:

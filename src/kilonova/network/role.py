@@ -19,7 +19,7 @@ from kilonova.errors import Conflict, Invalid, KilonovaError, NotFound
 from kilonova.network import hints, upkeep
 from kilonova.network.mirror import Mirror
 from kilonova.network.rest import NeutronRest
-from kilonova.network.statuses import PlaneState, differences
+from kilonova.network.statuses import ACTIVE, PlaneState, differences
 from kilonova.network.upkeep import Documents
 from kilonova.world import World
 
@@ -293,7 +293,8 @@ class NetworkRole:
             port = documents["ports"].get(told["id"])
             if port is not None and port.get("binding:host_id") == told["host"]:
                 port["status"] = told["status"]
-            elif port is not None:
+            if port is not None and told["status"] == ACTIVE:
+                # Where it was bound once and is still wired, it is not arriving.
                 self._told.add((told["id"], told["host"]))
         for kind, statuses in (("routers", part.routers), ("floatingips", part.floatingips)):
             for each, status in statuses.items():

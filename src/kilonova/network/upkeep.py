@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from kilonova.network.hints import BINDINGS
 from kilonova.network.rest import Document
 
 DHCP = "network:dhcp"
@@ -53,10 +54,19 @@ class BindPort:
 Call = MakeDhcpPort | MoveDhcpPort | RemovePort | BindPort
 
 
-def migrating_to(port: Document) -> str | None:
-    """The host on which a port is to be wired before it is bound there."""
-    host = (port.get("binding:profile") or {}).get(MIGRATING_TO)
-    return host if host != port.get("binding:host_id") else None
+def elsewhere(documents: Documents) -> dict[str, set[str]]:
+    """By port: the hosts on which it is to be wired as well as where it is bound. A live migration's destination has
+    an inactive binding, or stands in the profile; its source keeps an inactive binding until it is deleted.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for binding in documents[BINDINGS].values():
+        found[binding["port_id"]].add(binding["host"])
+    for port in documents["ports"].values():
+        if target := (port.get("binding:profile") or {}).get(MIGRATING_TO):
+            found[port["id"]].add(target)
+        if port["id"] in found:
+            found[port["id"]].discard(port.get("binding:host_id") or "")
+    return found
 
 
 def dhcp_device_id(network_id: str) -> str:

@@ -149,6 +149,46 @@ def network_account(conf: cfg.ConfigOpts) -> Account:
     return account(conf, "neutron") if conf.neutron.username else account(conf)
 
 
+def network_hints(conf: cfg.ConfigOpts) -> str:
+    """Where the role `network` listens. Raises Invalid."""
+    from kilonova.network import hints
+
+    place = str(conf.plane.hints or f"@kilonova-{conf.deployment_id}-network")
+    try:
+        hints.address(place)
+    except ValueError as error:
+        raise Invalid(f"Configuration: {str(error).replace('[kilonova]', '[plane]')}.") from None
+    return place
+
+
+def network_verify(conf: cfg.ConfigOpts) -> bool | str:
+    """Of Networking's certificate."""
+    return network_account(conf).verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneOptions:
+    namespace: str | None
+    tunnel_ip: str
+    uplinks: dict[str, str]
+    """Devices by flat network."""
+    metadata: tuple[str, str] | None
+    """(URL, secret)"""
+
+
+def plane(conf: cfg.ConfigOpts) -> PlaneOptions:
+    """One host's network plane. Raises Invalid."""
+    url, secret = conf.plane.metadata_url, conf.neutron.metadata_proxy_shared_secret
+    if url and not secret:
+        raise Invalid("Configuration: [plane] metadata_url needs [neutron] metadata_proxy_shared_secret.")
+    return PlaneOptions(
+        namespace=conf.plane.namespace or None,
+        tunnel_ip=conf.plane.tunnel_ip or conf.my_ip,
+        uplinks=dict(conf.plane.uplinks),
+        metadata=(without_version(url), secret) if url else None,
+    )
+
+
 def image_endpoint(conf: cfg.ConfigOpts) -> str | None:
     """Image's address without a version; None: the catalog's."""
     if conf.glance.endpoint_override:

@@ -103,6 +103,13 @@ GLANCE: list[cfg.Opt] = [
     cfg.StrOpt("cafile", help="Authorities that are believed"),
     cfg.BoolOpt("insecure", default=False, deprecated_name="api_insecure", help="Believe any certificate"),
 ]
+PLANE: list[cfg.Opt] = [
+    cfg.StrOpt("hints", help="Where `network` hears Neutron's [kilonova] hints: @NAME (one machine) or HOST:PORT"),
+    cfg.StrOpt("namespace", help="The network namespace with the guests' taps; the machine's own without it"),
+    cfg.StrOpt("tunnel_ip", help="Where other hosts' VXLAN packets reach this one; my_ip without it"),
+    cfg.DictOpt("uplinks", default={}, help="Devices by the flat networks that they lead to, e.g. public:eth1"),
+    cfg.StrOpt("metadata_url", help="The metadata service, as this host reaches it, e.g. http://192.0.2.10:8775"),
+]
 CONCURRENCY: list[cfg.Opt] = [
     cfg.StrOpt("lock_path", deprecated_group="DEFAULT", help="Where the lock of a host's one agent is"),
 ]
@@ -137,6 +144,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "keystone_authtoken": AUTHTOKEN,
     "neutron": NEUTRON,
     "glance": GLANCE,
+    "plane": PLANE,
     "oslo_concurrency": CONCURRENCY,
     "conductor": CONDUCTOR,
     "scheduler": SCHEDULER,

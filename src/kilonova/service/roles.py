@@ -97,7 +97,7 @@ async def start_cert(started: Started) -> None:
 
 
 async def start_network(started: Started) -> None:
-    """For a Neutron with Kilonova's mechanism driver; its hints arrive at the same machine only."""
+    """For a Neutron with Kilonova's mechanism driver."""
     from kilonova.network.desired import plans
     from kilonova.network.link import NetworkService
     from kilonova.network.rest import NeutronRest
@@ -105,18 +105,48 @@ async def start_network(started: Started) -> None:
 
     parts = started.parts
     session = parts.session(deployment.network_account(started.conf))
-    rest = NeutronRest(await parts.network_endpoint(session), session.service_token)
+    verify = deployment.network_verify(started.conf)
+    rest = NeutronRest(await parts.network_endpoint(session), session.service_token, verify=verify)
     started.stack.push_async_callback(rest.close)
     service = NetworkService(
         rest,
         await parts.bus(),
         parts.world,
         compute=plans,
-        hints_address=f"@kilonova-{parts.settings.deployment_id}-network",
+        hints_address=deployment.network_hints(started.conf),
         full_read=FULL_READ,
     )
     await service.start()
     started.stack.push_async_callback(service.stop)
+
+
+async def start_plane(started: Started) -> None:
+    """One host's bridges, tunnels, rules, DHCP and routers: root's. No database, no account."""
+    from kilonova import netns
+    from kilonova.agent.journal import host_lock
+    from kilonova.network.plane.links import Site
+    from kilonova.network.plane.metadata_proxy import MetadataTarget
+    from kilonova.network.plane.plane import Plane
+
+    parts, conf = started.parts, started.conf
+    options, settings = deployment.plane(conf), parts.settings
+    started.stack.enter_context(host_lock(deployment.lock_path(conf), settings.host, "plane"))
+    # `ip netns` and the like know namespaces by name.
+    own = options.namespace is None
+    space = options.namespace or f"kn-{settings.deployment_id}"
+    if own:
+        await asyncio.to_thread(netns.name_ours, space)
+    plane = Plane(
+        await parts.bus(),
+        parts.world,
+        host=settings.host,
+        space=space,
+        directory=deployment.state_path(conf) / "plane",
+        site=Site(tunnel_ip=options.tunnel_ip, uplinks=options.uplinks, shared=own),
+        metadata=MetadataTarget(url=options.metadata[0], secret=options.metadata[1]) if options.metadata else None,
+    )
+    await plane.start()
+    started.stack.push_async_callback(plane.stop)
 
 
 async def start_compute(started: Started) -> None:
@@ -222,6 +252,11 @@ ROLES = {
             name="network",
             program="kilonova-network",
             start=start_network,
+        ),
+        Role(
+            name="plane",
+            program="kilonova-plane",
+            start=start_plane,
         ),
         Role(
             name="compute",

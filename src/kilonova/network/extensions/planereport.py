@@ -1,4 +1,8 @@
-"""POST /v2.0/plane-reports: the role `network` tells what the hosts' planes have done. Loaded by Neutron's process."""
+"""What the role `network` tells and asks beside the Networking API. Loaded by Neutron's process.
+
+POST /v2.0/plane-reports: what the hosts' planes have done. GET /v2.0/plane-bindings: every inactive binding of a port
+({id, port_id, host}): for ports, Neutron itself shows them one port at a time only.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,26 @@ class PlaneReportController(wsgi.Controller):  # type: ignore[misc]  # Neutron's
     """For services only: users' policies do not name it."""
 
     def create(self, request: Any, body: Any, **_: Any) -> dict[str, Any]:
-        context = request.context
-        if not (context.is_admin or context.is_service_role):
-            raise exc.HTTPForbidden("Only a service may report for the planes.")
+        context = _service(request)
         report = _checked(body)
         plugin = directory.get_plugin("KILONOVA_PLANE")
-        return {"plane_report": {"unknown": plugin.report(context.elevated(), **report)}}
+        return {"plane_report": {"unknown": plugin.report(context, **report)}}
+
+
+class PlaneBindingController(wsgi.Controller):  # type: ignore[misc]  # Neutron's: untyped
+    """As above."""
+
+    def index(self, request: Any, **_: Any) -> dict[str, Any]:
+        context = _service(request)
+        return {"plane_bindings": directory.get_plugin("KILONOVA_PLANE").inactive_bindings(context)}
+
+
+def _service(request: Any) -> Any:
+    """The context to work in. Raises HTTPForbidden for anybody else."""
+    context = request.context
+    if not (context.is_admin or context.is_service_role):
+        raise exc.HTTPForbidden("Only a service may speak for the planes.")
+    return context.elevated()
 
 
 def _checked(body: Any) -> dict[str, Any]:
@@ -66,5 +84,8 @@ class Planereport(api_extensions.ExtensionDescriptor):  # type: ignore[misc]  # 
 
     @classmethod
     def get_resources(cls) -> list[Any]:
-        controller = resource.Resource(PlaneReportController(), faults.FAULT_MAP)
-        return [extensions.ResourceExtension("plane-reports", controller)]
+        controllers = {"plane-reports": PlaneReportController(), "plane-bindings": PlaneBindingController()}
+        return [
+            extensions.ResourceExtension(path, resource.Resource(controller, faults.FAULT_MAP))
+            for path, controller in controllers.items()
+        ]

@@ -18,10 +18,13 @@ EVERYBODY = "00:00:00:00:00:00"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The host as the plane is told of it. `uplinks`: devices by the flat networks that they lead to."""
+    """The host as the plane is told of it. `uplinks`: devices by the flat networks that they lead to; `shared`: others
+    have devices in the namespace too, as in a machine's own.
+    """
 
     tunnel_ip: str | None = None
     uplinks: Mapping[str, str] = field(default_factory=dict)
+    shared: bool = False
 
 
 @dataclass(slots=True)
@@ -50,6 +53,14 @@ def work(plan: Plan, links: Sequence[Link], site: Site) -> Work:
             _member(done, tap, names.bridge(network_id), known)
     _remove(done, plan, known, services, site)
     return done
+
+
+def devices(plan: Plan, known: Iterable[str], site: Site) -> list[str]:
+    """What is ours to hold of the devices `known`: they carry packets, and are no hosts themselves."""
+    ours = {names.bridge(network.id) for network in plan.networks} | set(service_taps(plan))
+    ours |= {names.tap(port.id) for port in plan.ports}
+    ours |= {names.tunnel(network.vni) for network in plan.networks if network.vni is not None and site.tunnel_ip}
+    return sorted(ours.intersection(known))
 
 
 def service_taps(plan: Plan) -> dict[str, str]:
@@ -85,6 +96,8 @@ def _tunnel(done: Work, network: NetworkPlan, known: Mapping[str, Link], site: S
             f"link add {name} mtu {network.mtu} type vxlan id {network.vni} local {site.tunnel_ip} dstport 4789"
             " nolearning"
         )
+    if link is None or link.get("ifalias") != names.MARK:
+        done.commands.append(f"link set {name} alias {names.MARK}")
     if link is None or link.get("master") != names.bridge(network.id) or not _up(link):
         done.commands.append(f"link set {name} master {names.bridge(network.id)} up")
 
@@ -109,7 +122,7 @@ def _remove(done: Work, plan: Plan, known: Mapping[str, Link], services: Iterabl
     for name, link in known.items():
         kind = link.get("linkinfo", {}).get("info_kind")
         stray_tap = kind == "veth" and link.get("ifalias") == names.MARK and name not in services
-        stray_tunnel = kind == "vxlan" and name.startswith(names.TUNNEL) and name not in tunnels
+        stray_tunnel = kind == "vxlan" and link.get("ifalias") == names.MARK and name not in tunnels
         if stray_tap or stray_tunnel:
             gone.add(name)
             done.commands.append(f"link del {name}")

@@ -8,7 +8,7 @@ BRIDGE, TAP, TUNNEL = "brq", "tap", "vx"
 DHCP_DEVICE = "dhcp"
 """The DHCP namespace's end of its link."""
 MARK = "kilonova"
-"""The alias of the bridges' ends of links to namespaces: nobody else's devices are removed."""
+"""The alias of tunnels, and of the bridges' ends of links to namespaces: nobody else's devices are removed."""
 INSIDE, OUTSIDE = "qr-", "qg-"
 """A router's ends of its links: to a project's network, to an external one."""
 

@@ -48,7 +48,7 @@ class HostSpace:
 
     def settle(self) -> None:
         """Its kernel settings are as they were at the start. Raises OSError."""
-        netns.settle(self._space, (_NO_IPV6, *_BRIDGED))
+        netns.settle(self._space, _BRIDGED if self._site.shared else (_NO_IPV6, *_BRIDGED))
 
     def bridges(self, plan: Plan) -> None:
         found = self._shell.show(self._space, "-d", "link", "show")
@@ -58,6 +58,10 @@ class HostSpace:
             entries = self._shell.forwarding(self._space)
             commands = links.forwarding_work(plan, entries, self._site)
             self._shell.change(self._space, commands, program="bridge")
+        if self._site.shared:
+            there = [link["ifname"] for link in self._shell.show(self._space, "link", "show")]
+            ours = links.devices(plan, there, self._site)
+            netns.settle(self._space, [f"net.ipv6.conf.{device}.disable_ipv6=1" for device in ours])
         self.plugged = work.plugged
 
     def rules(self, plan: Plan) -> None:
