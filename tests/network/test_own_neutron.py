@@ -19,6 +19,7 @@ import pytest
 
 from kilonova import netns
 from kilonova.allinone import libvirtd
+from kilonova.allinone.services import service_python
 from kilonova.network.plane import names
 from kilonova.network.plane.apply import remove_everything
 from tests.support.neutron import PROJECT, Neutron, eventually
@@ -27,6 +28,7 @@ from tests.support.planes import HOSTS, ip, listening, make_hosts, plug, reaches
 from tests.support.processes import accepts, end, free_port, spawn, wait_until
 from tests.support.rabbit import Broker
 from tests.support.stand_ins import PASSWORD
+from tests.support.wheel import install_alone
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -110,14 +112,20 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, broker: Broker) -> Iterator[Site]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is installed into Neutron's environment, without anything that it depends on."""
+    return install_alone(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, broker: Broker, installed: Path) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("own-neutron")
     prefix = f"kt{secrets.token_hex(3)}"
     identity, hints = free_port(), f"127.0.0.1:{free_port()}"
     stand_ins = spawn(
         [sys.executable, "-m", "tests.support.stand_ins", str(identity)], log=directory / "ids.log", env={**os.environ}
     )
-    neutron = Neutron(directory / "cloud", hints=hints)
+    neutron = Neutron(directory / "cloud", hints=hints, driver=installed)
     conf = {}
     for name, number in {"network": 9, **HOSTS}.items():
         conf[name] = directory / f"{name}.conf"
@@ -178,6 +186,34 @@ def world(site: Site) -> World:
     assert {port["status"] for port in ports.values()} == {"DOWN"}
     spaces = {name: site.guest(wanted[name], port) for name, port in ports.items()}
     return World(site, network, group, ports, spaces)
+
+
+_LOAD = """
+import sys
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from neutron.common import config
+config.register_common_config_options()
+for group, name in (
+    ("neutron.ml2.mechanism_drivers", "kilonova"),
+    ("neutron.service_plugins", "kilonova"),
+    ("neutron.service_plugins", "kilonova-router"),
+):
+    (entry,) = entry_points(group=group, name=name)
+    print(sys.modules[entry.load().__module__].__file__)
+# Without which no other part of Kilonova is imported.
+print(*(each for each in ("httpx", "msgspec", "structlog") if find_spec(each) is None))
+"""
+
+
+def test_neutrons_environment_needs_nothing_of_kilonovas_but_the_wheel(installed: Path) -> None:
+    command = [str(service_python("neutron")), "-P", "-c", _LOAD]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", timeout=120)
+    assert done.returncode == 0, done.stderr
+    *files, absent = done.stdout.splitlines()
+    assert {Path(file).parent for file in files} == {installed / "kilonova/network"}
+    assert absent == "httpx msgspec structlog"
 
 
 def test_ports_become_active_when_their_hosts_have_wired_them(world: World) -> None:

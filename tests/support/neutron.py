@@ -76,8 +76,11 @@ class EventReceiver:
 class Neutron:
     """Everybody is an admin of the project that `X-Project-Id` names. May be stopped and started again."""
 
-    def __init__(self, directory: Path, *, hints: str = "") -> None:
-        """`hints`: where it sends them, if not to the cloud's own place."""
+    def __init__(self, directory: Path, *, hints: str = "", driver: Path | None = None) -> None:
+        """`hints`: where it sends them, if not to the cloud's own place. `driver`: a directory that has our package, if
+        not these sources are to be loaded.
+        """
+        self._driver = driver
         self.receiver = EventReceiver()
         opened = state.open_state_dir(directory)
         options = up.UpOptions(state_dir=opened.path, port_offset=free_offset(), networking="neutron")
@@ -97,9 +100,11 @@ class Neutron:
     def start(self) -> None:
         """Return when it answers. Raises AssertionError with its log when it ends."""
         with self.log.open("ab") as log:
+            environment = {**os.environ} | ({"PYTHONPATH": str(self._driver)} if self._driver else {})
             self.process = subprocess.Popen(
-                self.spec.command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd="/", start_new_session=True
-            )
+                self.spec.command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd="/", start_new_session=True,
+                env=environment,
+            )  # fmt: skip
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({**self.spec.stdin, "parent": os.getpid()}).encode())
         self.process.stdin.close()
