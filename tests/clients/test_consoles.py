@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -117,6 +121,20 @@ def test_an_address_that_nobody_gave_says_so(address: Address, browser: Chromium
     browser.wait_text("#status", "not valid")
     new_tab(browser, url.partition("?")[0])
     browser.wait_text("#status", "names no console")
+
+
+def test_an_address_whose_time_is_over_says_so(cloud: UserCloud, address: Address, browser: Chromium) -> None:
+    url = address("novnc")
+    digest = hashlib.sha256(url.rpartition("%3D")[2].encode()).hexdigest()
+    # As if it had been asked for ten minutes ago.
+    with contextlib.closing(sqlite3.connect(cloud.directory / "kilonova/compute.sqlite", timeout=60)) as database:
+        changed = database.execute(
+            "UPDATE console_auth_tokens SET expires_at = ? WHERE token_hash = ?", (time.time() - 1, digest)
+        )
+        database.commit()
+    assert changed.rowcount == 1
+    new_tab(browser, url)
+    browser.wait_text("#status", "has expired")
 
 
 def test_a_stopped_server_s_addresses_and_sessions_end(

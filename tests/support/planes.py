@@ -128,35 +128,53 @@ class TwoHosts:
 class Service:
     """Where the planes' proxies ask: answers with what they said of who asks, unless a document is there for it."""
 
-    def __init__(self, server: asyncio.Server, documents: dict[tuple[str, str], bytes]) -> None:
-        self.server = server
-        self.documents = documents
+    def __init__(self) -> None:
+        self.documents: dict[tuple[str, str], bytes] = {}
         """By server and path."""
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self.url = ""
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
-        self.server.close()
-        await self.server.wait_closed()
+        """No connection is left to whatever loop comes next: those who ask keep theirs open."""
+        self._server.close()
+        await self._server.wait_closed()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._answer(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+                    writer.write(self._said(head))
+                    await writer.drain()
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _said(self, head: list[str]) -> bytes:
+        said = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+        told = {name: value for name, value in said.items() if name.startswith("x-")} | {"path": head[0].split()[1]}
+        body = self.documents.get((told.get("x-instance-id", ""), told["path"])) or json.dumps(told).encode()
+        kind = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        return kind % len(body) + body
 
 
 async def metadata_service() -> Service:
-    documents: dict[tuple[str, str], bytes] = {}
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
-                said = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-                told = {name: value for name, value in said.items() if name.startswith("x-")} | {
-                    "path": head[0].split()[1]
-                }
-                body = documents.get((told.get("x-instance-id", ""), told["path"])) or json.dumps(told).encode()
-                kind = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-                writer.write(kind % len(body) + body)
-                await writer.drain()
-        writer.close()
-
-    return Service(await asyncio.start_server(handle, "127.0.0.1", 0), documents)
+    service = Service()
+    await service.start()
+    return service
 
 
 async def until(check: Callable[[], Any]) -> None:

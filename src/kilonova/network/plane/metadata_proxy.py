@@ -82,6 +82,9 @@ class MetadataProxy:
     async def close(self) -> None:
         for space in list(self._servers):
             self.shut(space)
+        for connection in list(self._state.connections):
+            # A guest that has been killed does not close its own.
+            connection.shutdown()
         await self._http.aclose()
 
     async def _answer(self, space: str, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
