@@ -19,7 +19,7 @@ from compat.compare import Difference, differences, load_deviations, undeclared
 from compat.oracle import ENVIRONMENT, ROOT, oracle
 from compat.ours import ours
 from compat.play import Answer, Key, Play, Side
-from compat.stories import STORIES
+from compat.stories import SETTINGS, STORIES
 
 SHOWN = 40
 """Differences printed per story, unless asked for all."""
@@ -54,6 +54,7 @@ async def tell(side: Side, names: list[str], thorough: bool, *, record: bool = F
     for name in names:
         play = Play(side=side, story=name, thorough=thorough)
         started = time.monotonic()
+        await side.configure(SETTINGS.get(name, {}))
         try:
             await STORIES[name](play)
         except Exception as error:
@@ -69,7 +70,7 @@ async def tell(side: Side, names: list[str], thorough: bool, *, record: bool = F
 async def tell_ours(names: list[str], thorough: bool) -> dict[str, dict[Key, Answer]]:
     told: dict[str, dict[Key, Answer]] = {}
     for name in names:
-        async with ours() as side:
+        async with ours(SETTINGS.get(name, {})) as side:
             told |= await tell(side, [name], thorough)
     return told
 

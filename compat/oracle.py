@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -49,7 +49,8 @@ def prepare() -> Path:
     (packages / "etc").mkdir(exist_ok=True)
     link = packages / "etc" / "nova"
     if not link.exists():
-        link.symlink_to(ENVIRONMENT / "etc" / "nova")
+        # Relative, since the tree may be moved.
+        link.symlink_to("../../../../etc/nova")
     stamp.write_text(CONSTRAINTS.read_text())
     return python
 
@@ -86,7 +87,15 @@ async def oracle(log: Path) -> AsyncIterator[Side]:
             if not line:
                 raise RuntimeError(f"the reference does not start, see {log}")
             about = json.loads(line)
+            changed: dict[str, int] = {}
             async with httpx.AsyncClient(timeout=60.0) as http:
+
+                async def configure(options: Mapping[str, int]) -> None:
+                    changed.update(dict.fromkeys(changed, 0))
+                    changed.update(options)
+                    if changed:
+                        (await http.put(f"{about['base']}/options", json=changed)).raise_for_status()
+
                 yield Side(
                     name="reference",
                     http=http,
@@ -98,6 +107,7 @@ async def oracle(log: Path) -> AsyncIterator[Side]:
                     network=about["network"],
                     ports=tuple(about["ports"]),
                     group=about["group"],
+                    configure=configure,
                 )
         finally:
             process.stdin.close()

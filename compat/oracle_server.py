@@ -172,6 +172,19 @@ def more_of_networking(fixture: Any) -> None:
     fixture.show_security_group_rule = lambda id: {"security_group_rule": the(rules(), id)}
 
 
+def with_options(application: Application, flags: Callable[..., None]) -> Application:
+    """`PUT /options` with JSON sets options of the reference's [DEFAULT]."""
+
+    def changing(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/options":
+            return application(environ, start_response)
+        flags(**json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))))
+        start_response("204 No Content", [])
+        return []
+
+    return changing
+
+
 class Oracle(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
     ADMIN_API = True
     CAST_AS_CALL = False
@@ -199,7 +212,8 @@ class Oracle(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
         policy.init(suppress_deprecation_warnings=True)
         project = self.api_fixture.project_id
         port = int(os.environ["ORACLE_PORT"])
-        server = make_server("127.0.0.1", port, as_identity(self.api_fixture.app(), project), _Server, _Quiet)
+        application = with_options(as_identity(self.api_fixture.app(), project), self.flags)
+        server = make_server("127.0.0.1", port, application, _Server, _Quiet)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         about = {
             "base": f"http://127.0.0.1:{server.server_port}",

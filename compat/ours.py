@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx
 from compat.play import Side
 from kilonova.agent.sim.driver import SimOptions
 from kilonova.api.app import create_app
+from kilonova.settings import ComputeSettings
 from kilonova.testing.cloud import make_cloud
 from kilonova.testing.identity import PROJECT, StaticTokens
 from kilonova.testing.network import FakeNetworking
@@ -61,11 +62,15 @@ async def _networking() -> FakeNetworking:
 
 
 @contextlib.asynccontextmanager
-async def ours() -> AsyncIterator[Side]:
+async def ours(settings: Mapping[str, int] | None = None) -> AsyncIterator[Side]:
+    """`settings`: by the names that options have."""
     with tempfile.TemporaryDirectory() as directory:
         options = SimOptions(vcpus=2, memory_mb=8192, local_gb=1028)
         network = await _networking()
-        async with make_cloud(Path(directory), hosts=2, options=options, synchronous="OFF", network=network) as cloud:
+        chosen = ComputeSettings(**(settings or {}))  # type: ignore[arg-type]  # numbers, all of them
+        async with make_cloud(
+            Path(directory), hosts=2, options=options, synchronous="OFF", network=network, settings=chosen
+        ) as cloud:
             for image, properties in IMAGES.items():
                 cloud.images.add(image, name="fakeimage123456", size=25165824, properties=properties)
             transport = httpx.ASGITransport(app=create_app(cloud.rt, StaticTokens()))

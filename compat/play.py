@@ -18,6 +18,10 @@ SETTLE = 60.0
 """Seconds a server may take to come to rest."""
 
 
+async def _as_it_is(options: Mapping[str, int]) -> None:
+    """Of a side that was started with them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two services."""
@@ -36,6 +40,8 @@ class Side:
     """Ports of the project's own on it, which nobody uses; one for each story that needs one."""
     group: str
     """The project's security group 'default'."""
+    configure: Callable[[Mapping[str, int]], Awaitable[None]] = _as_it_is
+    """Gives options these values, and 0 to those that an earlier story changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -13,6 +13,7 @@ from compat.stories import (
     interfaces,
     key_pairs,
     limits,
+    multi_create,
     network_proxies,
     networks,
     quotas,
@@ -24,6 +25,7 @@ from compat.stories import (
     server_show,
     server_tags,
     server_update,
+    soft_delete,
     usage,
     versions,
 )
@@ -39,11 +41,16 @@ STORIES: dict[str, Story] = {
     "server-create-refused": server_create.refused,
     "server-create-bodies": server_create.bodies,
     "server-create-quota": server_create.quota,
+    "multi-create": multi_create.counts,
+    "multi-create-room": multi_create.room,
+    "multi-create-quota": multi_create.quota,
     "server-list": server_list.pages,
     "server-filters": server_list.filters,
     "server-filters-of-members": server_list.filters_of_members,
     "server-update": server_update.update,
     "server-delete": server_update.delete,
+    "soft-delete": soft_delete.life,
+    "soft-delete-states": soft_delete.states,
     "server-metadata": server_metadata.metadata,
     "server-tags": server_tags.tags,
     "actions": actions.life,
@@ -99,3 +106,9 @@ STORIES: dict[str, Story] = {
     "services": hosts.services,
     "services-update": hosts.services_update,
 }
+
+SETTINGS: dict[str, dict[str, int]] = {
+    "soft-delete": {"reclaim_instance_interval": 100_000},
+    "soft-delete-states": {"reclaim_instance_interval": 100_000},
+}
+"""Options that a story needs to be set on both sides."""

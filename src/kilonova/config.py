@@ -56,6 +56,21 @@ _DEFAULT: list[cfg.Opt] = [
     cfg.IntOpt("vif_plugging_timeout", default=300, min=0, help="Seconds a guest's ports get to be wired; 0: no wait"),
     cfg.BoolOpt("vif_plugging_is_fatal", default=True, help="Fail the boot when ports are not wired in time"),
     cfg.IntOpt("max_concurrent_builds", default=10, min=0, help="Guests built at once on a host; 0: no bound"),
+    cfg.IntOpt(
+        "reclaim_instance_interval", default=0, help="Seconds in which deletion can be taken back; 0 or less: not"
+    ),
+    cfg.StrOpt(
+        "running_deleted_instance_action",
+        default="reap",
+        choices=["noop", "log", "shutdown", "reap"],
+        help="What becomes of a guest whose server was deleted",
+    ),
+    cfg.IntOpt("running_deleted_instance_timeout", default=0, help="Seconds from the deletion until then"),
+    cfg.IntOpt(
+        "running_deleted_instance_poll_interval",
+        default=1800,
+        help="Seconds between looks for them on a host; 0: with each report of power states, less: never",
+    ),
     cfg.IntOpt("sync_power_state_interval", default=600, help="Seconds between complete reports of power states"),
 ]
 _API: list[cfg.Opt] = [
@@ -336,6 +351,10 @@ def compute_settings(
         vif_plugging_is_fatal=conf.vif_plugging_is_fatal,
         shutdown_timeout=float(conf.shutdown_timeout),
         reboot_timeout=float(conf.libvirt.wait_soft_reboot_seconds),
+        reclaim_instance_interval=float(conf.reclaim_instance_interval),
+        running_deleted_instance_action=conf.running_deleted_instance_action,
+        running_deleted_instance_timeout=float(conf.running_deleted_instance_timeout),
+        running_deleted_instance_poll_interval=float(conf.running_deleted_instance_poll_interval),
         resume_guests_state_on_host_boot=conf.resume_guests_state_on_host_boot,
         force_config_drive=conf.force_config_drive,
         password_length=conf.password_length,

@@ -60,6 +60,14 @@ class ComputeSettings:
     """Seconds that a host's network plane gets to wire a new guest's ports; 0: nobody waits for it."""
     vif_plugging_is_fatal: bool = True
     """Whether a guest whose ports are not wired in time fails on its host, instead of being started all the same."""
+    reclaim_instance_interval: float = 0.0
+    """Seconds for which a deleted server can be restored; 0: it goes at once."""
+    running_deleted_instance_action: str = "reap"
+    """What becomes of a guest of a deleted server that a host still has: noop, log, shutdown or reap."""
+    running_deleted_instance_timeout: float = 0.0
+    """Seconds after the deletion before that."""
+    running_deleted_instance_poll_interval: float = 1800.0
+    """Seconds between two looks at a host for such guests; below 0: nobody looks."""
     attach_timeout: float = 300.0
     """Seconds that a client who attaches an interface is kept waiting for it."""
     console: ConsoleSettings = field(default_factory=ConsoleSettings)

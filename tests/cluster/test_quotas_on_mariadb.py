@@ -173,3 +173,26 @@ async def test_a_host_that_many_want_ends_in_one_zone(apis: list[Client]) -> Non
     assert sorted(answers) == [200] + [409] * 8
     (service,) = (await apis[0]("GET", "/os-services?binary=nova-compute")).json()["services"]
     assert service["zone"] == f"zone-{answers.index(200)}"
+
+
+async def test_of_many_at_once_as_many_are_made_as_fit_or_none(apis: list[Client]) -> None:
+    """Whoever asks for two to five gets at least two, and together they get all that there is."""
+    await limit(apis[0], instances=23, cores=-1, ram=-1)
+
+    async def several(api: Client) -> int:
+        server = {"name": "vm", "imageRef": server_rows.IMAGE, "flavorRef": "1", "networks": "none"}
+        server |= {"min_count": "2", "max_count": "5", "return_reservation_id": "True"}
+        answer = await api("POST", "/servers", {"server": server}, token="member", version="2.64")
+        if answer.status_code == 403:
+            return 0
+        assert answer.status_code == 202, answer.text
+        path = f"/servers?reservation_id={answer.json()['reservation_id']}&sort_key=launch_index&sort_dir=asc"
+        made = (await api("GET", path, token="member")).json()["servers"]
+        assert [one["name"] for one in made] == [f"vm-{number}" for number in range(1, len(made) + 1)]
+        return len(made)
+
+    counts = sorted(await asyncio.gather(*(several(api) for api in apis for _ in range(5))), reverse=True)
+    # Four get all that they wanted, one the rest.
+    assert counts == [5, 5, 5, 5, 3] + [0] * 10
+    assert (await usage(apis[0]))[0].instances == 23
+    assert len(set(await usage(apis[0]))) == 1

@@ -87,6 +87,8 @@ class Plan:
     resume_guests: bool
     alone: bool
     """A conductor is told that there is no other one."""
+    reclaim: float
+    """Seconds in which a soft deletion can be taken back; 0: there is none."""
 
     @classmethod
     def of(cls, chance: random.Random) -> Plan:
@@ -104,6 +106,7 @@ class Plan:
             max_attempts=chance.choice((1, 2, 3)),
             resume_guests=chance.random() < 0.5,
             alone=conductors == 1 and chance.random() < 0.5,
+            reclaim=chance.choice((0.0, 20.0, 200.0)),
         )
 
     def settings(self) -> ComputeSettings:
@@ -112,6 +115,7 @@ class Plan:
             quota=QuotaDefaults(instances=self.quota, cores=-1, ram=-1),
             max_attempts=self.max_attempts,
             resume_guests_state_on_host_boot=self.resume_guests,
+            reclaim_instance_interval=self.reclaim,
         )
 
 

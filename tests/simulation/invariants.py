@@ -49,7 +49,7 @@ _ALWAYS = {
     "quota is not the sum of the servers": """
         SELECT q.*, s.* FROM quota_usages q,
         (SELECT count(*) AS many, coalesce(sum(vcpus), 0) AS cores, coalesce(sum(memory_mb), 0) AS memory
-         FROM instances WHERE deleted = 0) s
+         FROM instances WHERE deleted = 0 AND vm_state != 'soft-delete') s
         WHERE q.instances != s.many OR q.cores != s.cores OR q.ram != s.memory""",
     "an open operation has not got its server's slot": """
         SELECT o.id, o.kind, o.state, i.operation_id, i.deleted FROM instance_actions o
@@ -82,7 +82,16 @@ def check_commit(cloud: Cloud) -> None:
             raise Broken(f"{used} servers with a quota of {min(limits)}")
 
 
-STATES = {states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, states.ERROR, GONE, "absent"}
+STATES = {
+    states.ACTIVE,
+    states.STOPPED,
+    states.PAUSED,
+    states.SUSPENDED,
+    states.ERROR,
+    states.SOFT_DELETED,
+    GONE,
+    "absent",
+}
 
 _EXCUSES = (
     "No valid host",
@@ -115,6 +124,8 @@ async def at_rest(cloud: Cloud, known: Known) -> list[str]:
         message = (server.fault or {}).get("message", "")
         if message == _UNFORESEEN and cloud.trace.counts["verb fails"]:
             continue
+        if server.vm_state == states.SOFT_DELETED and not server.deleted:
+            wrong.append(f"server {server.uuid} was deleted at {server.deleted_at}, and is not reclaimed")
         if server.vm_state == states.ERROR and not server.deleted and not any(e in message for e in _EXCUSES):
             wrong.append(f"server {server.uuid} is in error for no injected reason: {message!r}")
     return wrong + _effects(cloud)
@@ -150,7 +161,7 @@ def _effects(cloud: Cloud) -> list[str]:
     attempts = cloud.plan.max_attempts - 1
     for uuid in sorted(uuids):
         compare(uuid, "rebooted", ("reboot",))
-        compare(uuid, "stopped", ("stop",))
+        compare(uuid, "stopped", ("stop", "soft_delete"))
         compare(uuid, "paused", ("pause",))
         compare(uuid, "suspended", ("suspend",))
         compare(uuid, "disks", ("boot", "boot_with_ports", "rebuild"), attempts)

@@ -9,7 +9,7 @@ from typing import Any
 
 from kilonova.agent.driver import PowerState
 from kilonova.compute import attach, states
-from kilonova.compute.servers import boot, delete, power, rebuild
+from kilonova.compute.servers import boot, delete, power, rebuild, soft_delete
 from kilonova.context import RequestContext
 from kilonova.db import servers
 from kilonova.db.servers import Server
@@ -58,15 +58,13 @@ async def _hard(rt: Runtime, ctx: RequestContext, server: Server) -> None:
     await power.reboot(rt, ctx, server, hard=True)
 
 
-async def _force(rt: Runtime, ctx: RequestContext, server: Server) -> None:
-    await delete.delete(rt, ctx, server, force=True)
-
-
 _A, _S, _P, _U, _E = states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, states.ERROR
+_D = states.SOFT_DELETED
 
 VERBS: dict[str, tuple[int, Any, tuple[str, ...]]] = {
-    "delete": (4, delete.delete, (_A, _S, _P, _U, _E, states.BUILDING)),
-    "force delete": (1, _force, (_A, _S, _P, _U, _E, states.BUILDING)),
+    "delete": (4, delete.delete, (_A, _S, _P, _U, _E, _D, states.BUILDING)),
+    "soft delete": (2, soft_delete.delete, (_A, _S, _P, _U, _E)),
+    "restore": (6, soft_delete.restore, (_D,)),
     "reboot soft": (3, _soft, (_A,)),
     "reboot hard": (3, _hard, (_A, _S, _P, _U, _E)),
     "stop": (4, power.stop, (_A, _E)),
@@ -154,7 +152,7 @@ class Story:
             await verb(rt, cloud.context(), server)
             return True
 
-        if await self._ask(f"{name} {uuid[:8]}", act) and "delete" in name:
+        if await self._ask(f"{name} {uuid[:8]}", act) and name == "delete":
             self.known.deleted.add(uuid)
 
     async def _choose(self, uuid: str) -> str:

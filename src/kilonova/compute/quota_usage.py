@@ -93,6 +93,24 @@ async def take(tx: Tx, project_id: str, amount: Amount, limit: dict[str, int]) -
     _check(limit, {name: used[name] for name in COUNTED}, add)
 
 
+async def room(tx: Tx, project_id: str, user_id: str, each: Amount, limit: Limits) -> int | None:
+    """How many of `each` a user of the project may still have, nobody else changing that before the transaction ends.
+
+    None: there is no limit.
+    """
+    await quota_rows.lock(tx, project_id)
+    used = [(limit.project, await quota_rows.usage(tx, project_id))]
+    if any(limit.own.get(name, -1) >= 0 for name in COUNTED):
+        used.append((limit.own, await quota_rows.sums(tx, project_id, user_id)))
+    fits = [
+        max(0, of[name] - getattr(has, name)) // getattr(each, name)
+        for of, has in used
+        for name in COUNTED
+        if of.get(name, -1) >= 0 and getattr(each, name)
+    ]
+    return min(fits) if fits else None
+
+
 def _check(limit: Mapping[str, int], used: Mapping[str, int], add: Mapping[str, int]) -> None:
     over = [name for name in COUNTED if 0 <= limit.get(name, -1) < used[name] + add[name]]
     if not over:

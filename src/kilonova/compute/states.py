@@ -29,6 +29,8 @@ UNPAUSING: Final = "unpausing"
 SUSPENDING: Final = "suspending"
 RESUMING: Final = "resuming"
 REBUILDING: Final = "rebuilding"
+SOFT_DELETING: Final = "soft-deleting"
+RESTORING: Final = "restoring"
 
 POWER_NOSTATE: Final = 0
 POWER_RUNNING: Final = 1

@@ -33,6 +33,8 @@ from kilonova.errors import Transient
 from kilonova.reconcile.network_info import NetworkInfo
 from kilonova.reconcile.power_state import PowerStates
 from kilonova.reconcile.quota_usage import QuotaUsage
+from kilonova.reconcile.reclaim import Reclaim
+from kilonova.reconcile.running_deleted import RunningDeleted
 from kilonova.reconcile.stray_ports import StrayPorts
 from kilonova.reconcile.tombstones import Tombstones
 from kilonova.runtime import Runtime
@@ -82,7 +84,7 @@ class Conductor:
             probe=probe,
             retry=pace.retry,
         )
-        self.power_states = PowerStates(rt)
+        self.power_states = PowerStates(rt, RunningDeleted(rt, self.agents))
         self.tombstones = Tombstones(rt, self.hosts, self.agents, pace)
         self.network_info = NetworkInfo(rt, pace)
         self.stray_ports = StrayPorts(rt, pace)
@@ -102,6 +104,8 @@ class Conductor:
         beating = beat(self.rt.bus, self.rt.world, heartbeat, self.rt.settings.report_interval)
         loops = (self.tombstones.loop(), self.quota_usage.loop(), beating)
         self._tasks = [asyncio.create_task(loop) for loop in loops]
+        if self.rt.settings.reclaim_instance_interval > 0:
+            self._tasks.append(asyncio.create_task(Reclaim(self.rt).loop()))
         if self.rt.network is not None:
             self._tasks.append(asyncio.create_task(self.stray_ports.loop()))
             self._tasks.append(asyncio.create_task(self.network_info.loop()))

@@ -33,7 +33,7 @@ _GROUPS = (
 )
 _USAGE_WITH_GROUPS = _USAGE.add_columns(_GROUPS.label("server_groups"))
 # The rows that are counted, whose sum `quota_usages` has to be.
-COUNTS = (instances.c.deleted == 0,)
+COUNTS = (instances.c.deleted == 0, instances.c.vm_state != "soft-delete")
 _SUMS = (
     sa.func.count(),
     sa.func.coalesce(sa.func.sum(instances.c.vcpus), 0),

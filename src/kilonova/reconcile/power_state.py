@@ -15,19 +15,24 @@ from kilonova.db.servers import Server
 from kilonova.db.tables import instances, services
 from kilonova.engine import store
 from kilonova.errors import Transient, Unavailable
+from kilonova.reconcile.running_deleted import RunningDeleted
 from kilonova.runtime import Runtime
 
 log = structlog.get_logger()
 
 OFF = (states.POWER_SHUTDOWN, states.POWER_CRASHED)
+UNWANTED = {states.STOPPED: "stop", states.SOFT_DELETED: "soft_delete"}
+"""What is done to a guest that runs while its server is in one of these states."""
+
 CHUNK = 500
 INTRODUCTIONS = 25
 """Looks, 0.2 s apart, for the host's own report before its power states are left to the next round."""
 
 
 class PowerStates:
-    def __init__(self, rt: Runtime) -> None:
+    def __init__(self, rt: Runtime, running_deleted: RunningDeleted) -> None:
         self.rt = rt
+        self.running_deleted = running_deleted
 
     async def on_report(self, report: PowerReport) -> list[int]:
         """Record differences of servers that nothing is being done to; returns the operations started.
@@ -37,6 +42,7 @@ class PowerStates:
         if not await self._introduced(report):
             return []
         started: list[int] = []
+        deleted: list[Server] = []
         uuids = list(report.states)
         for start in range(0, len(uuids), CHUNK):
             part = uuids[start : start + CHUNK]
@@ -44,21 +50,25 @@ class PowerStates:
             known = {server.uuid: server for server in found}
             for uuid in part:
                 server = known.get(uuid)
-                if server is None or server.host != report.host or server.deleted:
+                if server is not None and server.deleted:
+                    deleted.append(server)
+                elif server is None or server.host != report.host:
                     log.warning("host has a guest that it should not have", host=report.host, server=uuid)
-                elif server.operation_id is None and server.power_state != report.states[uuid]:
+                elif server.operation_id is None and _is_news(server, report.states[uuid]):
                     operation_id = await self._differs(server, report.states[uuid])
                     if operation_id is not None:
                         started.append(operation_id)
+        if deleted:
+            await self.running_deleted.found(report.host, deleted)
         return started
 
     async def _differs(self, server: Server, reported: int) -> int | None:
         power_state = await self._ask(server, reported)
-        if power_state == server.power_state:
+        if not _is_news(server, power_state):
             return None
         values: dict[str, object] = {"power_state": power_state, "updated_at": self.rt.world.now()}
         stopped_itself = power_state in OFF and server.vm_state in (states.ACTIVE, states.PAUSED, states.SUSPENDED)
-        unwanted = server.vm_state == states.STOPPED and power_state not in (states.POWER_NOSTATE, *OFF)
+        kind = _unwanted(server, power_state)
         if stopped_itself:
             values |= {"vm_state": states.STOPPED}
         log.info(
@@ -71,8 +81,8 @@ class PowerStates:
 
         async def work(tx: Tx) -> int | None:
             operation_id = None
-            if unwanted:
-                operation_id = await self._stop(tx, server)
+            if kind is not None:
+                operation_id = await self._begin(tx, server, kind)
                 values.update(operation_id=operation_id, task_state=states.POWERING_OFF)
             changed = await servers.update(
                 tx,
@@ -117,10 +127,10 @@ class PowerStates:
             return server.power_state
         return int(str(answer.data["power_state"])) if answer.error is None else reported
 
-    async def _stop(self, tx: Tx, server: Server) -> int:
+    async def _begin(self, tx: Tx, server: Server, kind: str) -> int:
         return await store.insert(
             tx,
-            kind="stop",
+            kind=kind,
             action="stop",
             server_uuid=server.uuid,
             project_id=server.project_id,
@@ -128,6 +138,15 @@ class PowerStates:
             request_id=f"req-{self.rt.world.uuid()}",
             now=self.rt.world.now(),
         )
+
+
+def _is_news(server: Server, power_state: int) -> bool:
+    return power_state != server.power_state or _unwanted(server, power_state) is not None
+
+
+def _unwanted(server: Server, power_state: int) -> str | None:
+    """The operation that stops the guest, when it runs and should not."""
+    return UNWANTED.get(server.vm_state) if power_state not in (states.POWER_NOSTATE, *OFF) else None
 
 
 class _ChangedMeanwhile(Exception):

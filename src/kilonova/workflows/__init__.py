@@ -12,6 +12,7 @@ from kilonova.workflows import (
     power,
     reboot,
     rebuild,
+    soft_delete,
 )
 from kilonova.workflows.env import Env
 
@@ -26,6 +27,7 @@ ALL: dict[str, Workflow[Env]] = {
         attach_interface.WORKFLOW,
         detach_interface.WORKFLOW,
         *power.WORKFLOWS,
+        *soft_delete.WORKFLOWS,
     )
 }
 

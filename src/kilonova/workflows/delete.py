@@ -39,7 +39,8 @@ async def succeed(tx: Tx, run: Run[Env]) -> None:
     if server is None:
         raise Fenced
     now = run.env.rt.world.now()
-    await quota_usage.give_back(tx, server.project_id, Amount(1, server.vcpus, server.memory_mb))
+    if server.vm_state != states.SOFT_DELETED:
+        await quota_usage.give_back(tx, server.project_id, Amount(1, server.vcpus, server.memory_mb))
     if server.claimed:
         await claims.release(tx, server)
     await shared.settle(
@@ -62,7 +63,10 @@ async def succeed(tx: Tx, run: Run[Env]) -> None:
 
 
 async def fail(tx: Tx, run: Run[Env]) -> None:
-    await shared.settle(tx, run, vm_state=states.ERROR, deleting=False, fault=shared.fault(run))
+    server = await servers.get(tx, run.server_uuid)
+    kept = server is not None and server.vm_state == states.SOFT_DELETED
+    state = states.SOFT_DELETED if kept else states.ERROR
+    await shared.settle(tx, run, vm_state=state, deleting=False, fault=shared.fault(run))
 
 
 WORKFLOW = Workflow(

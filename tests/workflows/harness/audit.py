@@ -32,6 +32,7 @@ POWER = {
     states.STOPPED: PowerState.SHUTDOWN,
     states.PAUSED: PowerState.PAUSED,
     states.SUSPENDED: PowerState.SUSPENDED,
+    states.SOFT_DELETED: PowerState.SHUTDOWN,
 }
 WANTED = (
     *(instances, operations, operation_steps, compute_nodes, node_resources, quota_usages, tombstones),
@@ -164,7 +165,7 @@ def _usage(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> 
     wrong += _groups(rows, all_servers)
     used: Counter[str] = Counter()
     for server in all_servers:
-        if not server.deleted:
+        if not server.deleted and server.vm_state != states.SOFT_DELETED:
             used.update(instances=1, cores=server.vcpus, ram=server.memory_mb)
     counted: Counter[str] = Counter()
     for row in rows[quota_usages.name]:

@@ -51,7 +51,7 @@ TOGETHER = "33333333-2222-3333-4444-555555555555"
 GPU_FLAVOR = "3"
 """One vCPU and one of the two CUSTOM_GPU that each host has."""
 TOKEN = "gAAAAA-token-of-the-service-user"
-SETTINGS = ComputeSettings()
+SETTINGS = ComputeSettings(reclaim_instance_interval=1e9)
 
 VerbHook = Callable[[str, str, str, str], Awaitable[None]]
 """(host, verb, 'before' or 'after', server): may raise as the hypervisor would."""

@@ -29,6 +29,8 @@ from tests.workflows.harness.process import Process
 from tests.workflows.harness.scenarios import Scenario
 
 BOOTS = ("boot", "boot_with_ports")
+PROMISED = ("delete", "soft_delete")
+"""Of these the client was told that it is so, whatever the host says."""
 BOUND = 330.0
 """Seconds in which a delete reaches 'gone': what a host gets to destroy a guest, and some for everything else."""
 
@@ -114,12 +116,12 @@ def pauses(scenario: Scenario, points: Sequence[Point]) -> list[Case]:
 
 def stalled_agents(scenario: Scenario, points: Sequence[Point]) -> list[Case]:
     """An agent stalls for so long that its host counts as down, and then goes on."""
-    expected = {scenario.end, states.ERROR, *({scenario.start} if scenario.start else ())}
+    expected = {scenario.end, states.ERROR, *({scenario.failed or scenario.start} if scenario.start else ())}
     return [
         Case(
             name=f"agent stalls at {point}",
             scenario=scenario,
-            expected={scenario.end} if scenario.kind in (*BOOTS, "delete") else expected - {None},
+            expected={scenario.end} if scenario.kind in (*BOOTS, *PROMISED) else expected - {None},
             plan=lambda cloud, point=point: {point: _freeze},
             during=thaw_when_done,
             must_strike=1,
@@ -292,13 +294,13 @@ def _after_failure(scenario: Scenario, step: str, kind: str, times: int | None) 
     if scenario.kind in BOOTS:
         again = step in ("ports", "build") and times == 1 and kind in ("host", "deadline")
         return {states.ACTIVE} if again else {states.ERROR}
-    if scenario.kind == "delete":
-        return {GONE}
+    if scenario.kind in PROMISED:
+        return {scenario.end}
     if scenario.kind in ("reboot", "rebuild"):
         return {states.ERROR}
     assert scenario.start is not None
     # The guest may have changed, and if so it was noticed.
-    return {scenario.start, scenario.end}
+    return {scenario.failed or scenario.start, scenario.end}
 
 
 def failing_steps(scenario: Scenario) -> list[Case]:
@@ -363,6 +365,8 @@ VERBS = {
     "reboot": ("rebooted",),
     "stop": ("stopped",),
     "start": ("defined", "running"),
+    "soft_delete": ("stopped",),
+    "restore": ("defined", "running"),
     "pause": ("paused",),
     "unpause": ("unpaused",),
     "suspend": ("suspended",),
@@ -374,8 +378,8 @@ VERBS = {
 
 
 def _after_verb(scenario: Scenario, verb: str, when: str, kind: str, times: int | None) -> set[str]:
-    if scenario.kind == "delete":
-        return {GONE}
+    if scenario.kind in PROMISED:
+        return {scenario.end}
     if kind == "transient" and times is not None:
         return {scenario.end}
     if verb == "running" and scenario.end == states.STOPPED:
@@ -389,7 +393,7 @@ def _after_verb(scenario: Scenario, verb: str, when: str, kind: str, times: int 
     if scenario.kind in ("reboot", "rebuild"):
         return {states.ERROR}
     assert scenario.start is not None
-    return {scenario.start, scenario.end}
+    return {scenario.failed or scenario.start, scenario.end}
 
 
 HEALED = 150.0

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.compute import attach, states
-from kilonova.compute.servers import power, rebuild
+from kilonova.compute.servers import power, rebuild, soft_delete
 from kilonova.context import RequestContext
 from kilonova.db import server_groups
 from kilonova.db.servers import Server
@@ -68,6 +68,8 @@ class Scenario:
     verb: Verb | None = None
     deletes: bool = False
     networks: list[dict[str, Any]] | None = None
+    failed: str | None = None
+    """Where its failing leaves the server; None: where it was."""
     has_ports: bool = False
     special: bool = False
     effects: Mapping[str, int] = field(default_factory=dict)
@@ -155,6 +157,15 @@ SCENARIOS = {
             effects={**_BUILT, "stopped": 1, "running": 2},
         ),
         Scenario(
+            name="soft delete", kind="soft_delete", start=states.ACTIVE, end=states.SOFT_DELETED,
+            verb=soft_delete.delete, effects={**_BUILT, "stopped": 1},
+        ),
+        Scenario(
+            name="restore", kind="restore", start=states.SOFT_DELETED, end=states.ACTIVE, verb=soft_delete.restore,
+            failed=states.STOPPED,
+            effects={**_BUILT, "stopped": 1, "running": 2},
+        ),
+        Scenario(
             name="pause", kind="pause", start=states.ACTIVE, end=states.PAUSED, verb=power.pause,
             effects={**_BUILT, "paused": 1},
         ),
@@ -184,7 +195,12 @@ SCENARIOS = {
     )
 }  # fmt: skip
 
-_WAYS: dict[str, Verb] = {states.STOPPED: power.stop, states.PAUSED: power.pause, states.SUSPENDED: power.suspend}
+_WAYS: dict[str, Verb] = {
+    states.STOPPED: power.stop,
+    states.PAUSED: power.pause,
+    states.SUSPENDED: power.suspend,
+    states.SOFT_DELETED: soft_delete.delete,
+}
 
 
 async def make_template(directory: Path, scenario: Scenario) -> None:

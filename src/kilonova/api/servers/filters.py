@@ -88,9 +88,7 @@ def list_query(request: Request, *, detail: bool) -> ListQuery | None:
     if exact.get("vm_state") == ["deleted"]:
         if not request.context.is_admin:
             raise Forbidden("Only administrators may list deleted instances")
-        # A deleted server keeps the state it had in its row's own column.
         deleted = True
-        del exact["vm_state"]
     if "locked" in options:
         exact["locked"] = int(_boolean(options["locked"]))
     _scope(request, options, exact, detail=detail)

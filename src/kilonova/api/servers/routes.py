@@ -104,6 +104,7 @@ ROUTES: tuple[Route | Action, ...] = (
             "suspend": power.suspend,
             "resume": power.resume,
             "forceDelete": power.force_delete,
+            "restore": power.restore,
             "unlock": state.unlock,
         }
     ),

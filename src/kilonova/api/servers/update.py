@@ -7,7 +7,7 @@ from typing import Any
 from kilonova.api.requests import Request
 from kilonova.api.servers.lookup import find, view_of
 from kilonova.api.servers.view import Kind
-from kilonova.compute.servers.delete import delete as delete_server
+from kilonova.compute.servers.soft_delete import delete as delete_server
 from kilonova.compute.servers.update import Pin
 from kilonova.compute.servers.update import update as update_server
 

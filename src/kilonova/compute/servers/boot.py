@@ -23,10 +23,11 @@ from kilonova.db.flavors import Flavor
 from kilonova.db.key_pairs import KeyPair
 from kilonova.db.tables import compute_nodes, services, tags
 from kilonova.engine import store
-from kilonova.errors import Forbidden, Invalid, NotFound, OverQuota
+from kilonova.errors import Forbidden, Invalid, NotFound
 from kilonova.runtime import Image, Runtime
 
 GIB = 1 << 30
+LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,21 +221,24 @@ async def _take_quota(
     tx: Tx, ctx: RequestContext, flavor: Flavor, request: BootRequest, most: int, limits: Limits
 ) -> int:
     """As many servers as quota allows between `min_count` and `most`."""
-    for count in range(most, request.min_count - 1, -1):
-        try:
-            amount = Amount(count, count * flavor.vcpus, count * flavor.memory_mb)
-            await quota_usage.take_for(tx, ctx.project_id, ctx.user_id, amount, limits)
-            return count
-        except OverQuota:
-            if count == request.min_count:
-                raise
-    raise Invalid("min_count must be <= max_count")
+    each = Amount(1, flavor.vcpus, flavor.memory_mb)
+    if most > request.min_count:
+        # Others wait from here on, so that what fits is taken.
+        fits = await quota_usage.room(tx, ctx.project_id, ctx.user_id, each, limits)
+        most = max(request.min_count, most if fits is None else min(most, fits))
+    amount = Amount(most, most * each.cores, most * each.ram)
+    await quota_usage.take_for(tx, ctx.project_id, ctx.user_id, amount, limits)
+    return most
 
 
-def hostname_of(name: str, uuid: str) -> str:
-    """A DNS label made of a server's name: at most 63 letters, digits and hyphens; else one made of its id."""
+def hostname_of(name: str, uuid: str, suffix: str = "") -> str:
+    """A DNS label made of a server's name: at most 63 letters, digits and hyphens; else one made of its id.
+
+    `suffix` (of one of several servers) is kept whole.
+    """
     label = re.sub(r"[^a-zA-Z0-9-]+", "", re.sub(r"[ _.]", "-", name)).lower()
-    return label.strip("-")[:63].strip("-") or f"Server-{uuid}"
+    label = label.strip("-")[: 63 - len(suffix)].strip("-")
+    return label + suffix if label else f"Server-{uuid}"
 
 
 def _values(
@@ -249,7 +253,10 @@ def _values(
     count: int,
     reservation_id: str,
 ) -> dict[str, Any]:
-    name = request.name if count == 1 else f"{request.name}-{index + 1}"
+    suffix = "" if count == 1 else f"-{index + 1}"
+    name = request.name + suffix
+    if len(name) > LONGEST_NAME:
+        raise Invalid(f"name: of {count} servers the last is called '{name}', which is longer than {LONGEST_NAME}.")
     zone = request.availability_zone or rt.settings.default_schedule_zone
     return {
         "uuid": uuid,
@@ -257,7 +264,7 @@ def _values(
         "user_id": ctx.user_id,
         "display_name": name,
         "display_description": request.description,
-        "hostname": request.hostname or hostname_of(name, uuid),
+        "hostname": request.hostname or hostname_of(request.name, uuid, suffix),
         "reservation_id": reservation_id,
         "launch_index": index,
         "image_ref": request.image_ref,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kilonova.compute import quota_usage, states
+from kilonova.compute.quota_usage import Amount
 from kilonova.context import RequestContext
 from kilonova.db import servers
 from kilonova.db.engine import Tx
@@ -13,13 +15,23 @@ from kilonova.runtime import Runtime
 
 
 async def reset_state(rt: Runtime, ctx: RequestContext, server: Server, vm_state: str) -> None:
-    """Set `vm_state` and free the slot; the operation that held it stops at its next commit."""
+    """Set `vm_state` and free the slot; the operation that held it stops at its next commit.
+
+    One that was softly deleted is its owner's again, and counts, whatever their quota.
+    """
 
     async def work(tx: Tx) -> None:
         now = rt.world.now()
-        current = await servers.get(tx, server.uuid)
+        before = await servers.get(tx, server.uuid)
+        kept = before is not None and before.vm_state == states.SOFT_DELETED
+        if kept:
+            # The project's lock comes before the server's.
+            await quota_usage.give_back(tx, server.project_id, Amount(-1, -server.vcpus, -server.memory_mb))
+        current = await servers.get(tx, server.uuid, lock=True)
         if current is None:
             raise NotFound(f"Instance {server.uuid} could not be found.")
+        if kept != (current.vm_state == states.SOFT_DELETED):
+            raise _ChangedMeanwhile
         if current.operation_id is not None:
             await store.supersede(tx, current.operation_id, now, "An administrator reset the server's state.")
             await store.supersede_queued(tx, server.uuid, now, "An administrator reset the server's state.")
@@ -28,6 +40,7 @@ async def reset_state(rt: Runtime, ctx: RequestContext, server: Server, vm_state
             server.uuid,
             vm_state=vm_state,
             task_state=None,
+            deleted_at=None,
             operation_id=None,
             deleting=False,
             generation=instances.c.generation + 1,
@@ -45,4 +58,13 @@ async def reset_state(rt: Runtime, ctx: RequestContext, server: Server, vm_state
             state="done",
         )
 
-    await rt.db.write(work)
+    while True:
+        try:
+            await rt.db.write(work)
+        except _ChangedMeanwhile:
+            continue
+        return
+
+
+class _ChangedMeanwhile(Exception):
+    """Roll back: it has become a softly deleted one, or is none any more."""

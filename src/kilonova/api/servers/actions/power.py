@@ -1,11 +1,11 @@
-"""Reboot, start, stop, pause, unpause, suspend, resume, and delete by force."""
+"""Reboot, start, stop, pause, unpause, suspend, resume, delete by force, and restore."""
 
 from __future__ import annotations
 
 from kilonova.api.requests import Request
 from kilonova.api.servers.lookup import find
 from kilonova.compute.servers import delete as deletion
-from kilonova.compute.servers import power
+from kilonova.compute.servers import power, soft_delete
 
 
 async def reboot(request: Request) -> None:
@@ -46,4 +46,9 @@ async def resume(request: Request) -> None:
 
 async def force_delete(request: Request) -> None:
     server = await find(request, "os_compute_api:os-deferred-delete:force", parameter="id")
-    await deletion.delete(request.runtime, request.context, server, force=True)
+    await deletion.delete(request.runtime, request.context, server)
+
+
+async def restore(request: Request) -> None:
+    server = await find(request, "os_compute_api:os-deferred-delete:restore", parameter="id")
+    await soft_delete.restore(request.runtime, request.context, server)

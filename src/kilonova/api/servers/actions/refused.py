@@ -40,7 +40,6 @@ ACTIONS: Final = (
     Refused(key="os-migrateLive", rule="os_compute_api:os-migrate-server:migrate_live"),
     Refused(key="rescue", rule="os_compute_api:os-rescue"),
     Refused(key="unrescue", rule="os_compute_api:os-unrescue", from_state="rescued"),
-    Refused(key="restore", rule="os_compute_api:os-deferred-delete:restore", from_state="soft-delete", locks=False),
     Refused(key="shelve", rule="os_compute_api:os-shelve:shelve"),
     Refused(key="shelveOffload", rule="os_compute_api:os-shelve:shelve_offload", from_state="shelved"),
     Refused(key="unshelve", rule="os_compute_api:os-shelve:unshelve", from_state="shelved"),
