@@ -43,6 +43,7 @@ _CLAIM = (
     sa.update(nodes)
     .where(
         nodes.c.id == sa.bindparam("my_node"),
+        nodes.c.aggregates_generation == sa.bindparam("my_generation", type_=sa.BigInteger()),
         sa.or_(_VCPUS == 0, nodes.c.vcpus_used + _VCPUS <= nodes.c.vcpus_max),
         sa.or_(_MEMORY_MB == 0, nodes.c.memory_mb_used + _MEMORY_MB <= nodes.c.memory_mb_max),
         sa.or_(_DISK_GB == 0, nodes.c.local_gb_used + _DISK_GB <= nodes.c.local_gb_max),
@@ -69,9 +70,12 @@ _RELEASE = (
 )
 
 
-async def claim(tx: Tx, needs: Needs, node_id: int) -> bool:
-    """Take what is needed from the node; False, and nothing taken, when it is not there any more."""
-    if not (await tx.execute(_CLAIM, _amounts(needs) | {"my_node": node_id})).rowcount:
+async def claim(tx: Tx, needs: Needs, node_id: int, generation: int = 0) -> bool:
+    """Take what is needed from the node; False, and nothing taken, when it is not there any more.
+
+    `generation`: of its host's aggregates, as it was decided on; likewise False when they have changed since.
+    """
+    if not (await tx.execute(_CLAIM, _amounts(needs) | {"my_node": node_id, "my_generation": generation})).rowcount:
         return False
     c = node_resources.c
     taken: dict[str, int] = {}
@@ -89,15 +93,24 @@ async def claim(tx: Tx, needs: Needs, node_id: int) -> bool:
     return True
 
 
-async def take(tx: Tx, needs: Needs, node_id: int, group: ServerGroup | None, host: str) -> bool:
-    """Claim a place in the group and the node's resources; False, and nothing taken, when either is not there."""
+async def take(tx: Tx, needs: Needs, node_id: int, group: ServerGroup | None, host: str, generation: int = 0) -> bool:
+    """Claim a place in the group and the node's resources; False, and nothing taken, when either is not there.
+
+    `generation`: see `claim`.
+    """
     if group is not None and not await join(tx, group, host):
         return False
-    if await claim(tx, needs, node_id):
+    if await claim(tx, needs, node_id, generation):
         return True
     if group is not None:
         await leave(tx, group, host)
     return False
+
+
+async def moved(tx: Tx, node_id: int, generation: int) -> bool:
+    """Whether what the aggregates of the node's host say has changed since that generation."""
+    query = sa.select(nodes.c.aggregates_generation).where(nodes.c.id == node_id)
+    return (await tx.execute(query)).scalar_one_or_none() not in (None, generation)
 
 
 async def forgive(tx: Tx, node_id: int) -> None:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Database, Tx
 from kilonova.db.hosts import COMPUTE
-from kilonova.db.scheduling import SELECT, nodes_of, read_aggregates
+from kilonova.db.scheduling import SELECT, nodes_of, read_aggregates, read_generations
 from kilonova.db.tables import aggregates, compute_nodes, instances, operations, services
 from kilonova.db.tables.operations import OPEN
 from kilonova.db.types import database_seconds
@@ -96,7 +96,8 @@ class HostPicture:
         """When the look before was, on the database's clock."""
         self._read_at: float | None = None
         self._full_at: float | None = None
-        self._generations: dict[int, int] = {}
+        self._generations: dict[int, int] | None = None
+        """Of the aggregates as they were read; None: they are to be read anew."""
         self._lock = asyncio.Lock()
 
     @property
@@ -153,6 +154,8 @@ class HostPicture:
         ids = await self.db.read(look)
         await self._read(ids)
         self.picture.keep(ids)
+        # A host that left and came back counts its changes from the start.
+        self._generations = None
 
     async def _apply(self, marks: list[Any]) -> None:
         unusable = {row.key: DOWN if row.value else DISABLED for row in marks if row.kind == _UNUSABLE}
@@ -160,5 +163,6 @@ class HostPicture:
         self.picture.set_io_ops({row.name: row.value for row in marks if row.kind == _BUSY})
         generations = {row.key: row.value for row in marks if row.kind == _AGGREGATE}
         if generations != self._generations:
-            self.picture.set_aggregates(await self.db.read(read_aggregates))
+            of_hosts = await self.db.read(read_generations)
+            self.picture.set_aggregates(await self.db.read(read_aggregates), of_hosts)
             self._generations = generations

@@ -147,10 +147,11 @@ async def set_metadata(tx: Tx, aggregate_id: int, changes: Mapping[str, str | No
 async def hold_hosts(tx: Tx, hosts: Sequence[str]) -> list[str]:
     """Hold these hosts' nodes and services until the transaction ends, so that nothing is claimed on them meanwhile.
 
-    Returns those that have a compute service. Schedulers see from `generation` that something has changed.
+    Returns those that have a compute service. Claims that were decided on before see that something has changed.
     """
     nodes = compute_nodes.c
-    await tx.execute(sa.update(compute_nodes).where(nodes.host.in_(hosts)).values(generation=nodes.generation + 1))
+    values = {"generation": nodes.generation + 1, "aggregates_generation": nodes.aggregates_generation + 1}
+    await tx.execute(sa.update(compute_nodes).where(nodes.host.in_(hosts)).values(**values))
     c = services.c
     query = sa.select(c.host).where(c.host.in_(hosts), c.binary == COMPUTE).order_by(c.id).with_for_update()
     return [row.host for row in await tx.execute(query)]

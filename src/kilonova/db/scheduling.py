@@ -78,6 +78,15 @@ async def read_node(tx: Tx, host: str, node: str) -> Node | None:
     return nodes_of(rows)[0] if rows else None
 
 
+async def read_generations(tx: Tx) -> dict[str, int]:
+    """By host, how often its aggregates have changed; those are left out that never were in one.
+
+    To be read before the aggregates: a change between the two is then refused by claims, and not overlooked.
+    """
+    rows = await tx.execute(sa.select(_n.host, _n.aggregates_generation).where(_n.aggregates_generation > 0))
+    return {row.host: row.aggregates_generation for row in rows}
+
+
 async def read_aggregates(tx: Tx) -> list[Aggregate]:
     hosts: dict[int, set[str]] = {}
     for row in await tx.execute(sa.select(aggregate_hosts)):

@@ -43,6 +43,7 @@ def place(
             host=node.host,
             node=node.node,
             availability_zone=picture.zone_of(node.host),
+            aggregates_generation=picture.aggregates_generation(node.host),
             failing=bool(failing[row]),
         )
         for row, node in ((row, picture.nodes[row]) for row in order)

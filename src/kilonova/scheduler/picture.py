@@ -138,6 +138,7 @@ class Picture:
         self._columns: dict[str, Coded] = {}
         self._aggregates: list[Aggregate] = []
         self._of_host: dict[str, tuple[Aggregate, ...]] = {}
+        self._generations: dict[str, int] = {}
         self.taken: dict[int, float] = {}
         """Nodes of which something was given away that the database may not show yet, and when (`take`'s `now`)."""
         self.put(nodes)
@@ -221,8 +222,10 @@ class Picture:
             self._unusable = dict(reasons)
             self._usable = None
 
-    def set_aggregates(self, aggregates: Sequence[Aggregate]) -> None:
+    def set_aggregates(self, aggregates: Sequence[Aggregate], generations: Mapping[str, int] | None = None) -> None:
+        """`generations`: by host, how often what its aggregates say had changed before they were read."""
         self._aggregates = list(aggregates)
+        self._generations = dict(generations or {})
         found: dict[str, list[Aggregate]] = {}
         for aggregate in aggregates:
             for host in aggregate.hosts:
@@ -305,6 +308,9 @@ class Picture:
 
     def aggregates_of(self, host: str) -> tuple[Aggregate, ...]:
         return self._of_host.get(host, ())
+
+    def aggregates_generation(self, host: str) -> int:
+        return self._generations.get(host, 0)
 
     def zones(self) -> Coded:
         return self.column("zone", lambda node: self.zone_of(node.host))

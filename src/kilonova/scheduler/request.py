@@ -52,12 +52,16 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """`failing`: builds have failed there since the last that did not."""
+    """`failing`: builds have failed there since the last that did not.
+
+    `aggregates_generation`: of the host, as it was decided on; a claim holds for the same one.
+    """
 
     node_id: int
     host: str
     node: str
     availability_zone: str
+    aggregates_generation: int = 0
     failing: bool = False
 
 

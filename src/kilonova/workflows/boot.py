@@ -67,7 +67,8 @@ async def claim_host(tx: Tx, run: Run[Env], result: Data) -> None:
     plain = Needs(vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb).claim()
     group = await claims.lock_group(tx, server)
     for candidate in run.scratch["candidates"]:
-        if await claims.take(tx, needs, candidate.node_id, group, candidate.host):
+        generation = candidate.aggregates_generation
+        if await claims.take(tx, needs, candidate.node_id, group, candidate.host, generation):
             run.host = candidate.host
             run.data |= {"host": candidate.host, "node_id": candidate.node_id, "failing": candidate.failing}
             place = {
@@ -82,8 +83,9 @@ async def claim_host(tx: Tx, run: Run[Env], result: Data) -> None:
             # For the next steps; a deadlock's second try may find another host, from the same row.
             run.scratch["placed"] = place
             return
-    # Others were faster on all of them: look again, with fresh eyes.
-    run.scratch.setdefault("full", []).extend(c.node_id for c in run.scratch["candidates"])
+    # Others were faster on all of them: look again, with fresh eyes. One whose aggregates have changed may still do.
+    refused = [c for c in run.scratch["candidates"] if not await claims.moved(tx, c.node_id, c.aggregates_generation)]
+    run.scratch.setdefault("full", []).extend(c.node_id for c in refused)
     raise Again
 
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from kilonova.compute import claims
+from kilonova.bus.memory import MemoryBus
+from kilonova.compute import aggregates, claims
 from kilonova.compute.needs import Needs, read_needs
+from kilonova.conductor.host_picture import HostPicture
 from kilonova.db import server_groups
 from kilonova.db.engine import Database, Tx
 from kilonova.db.server_groups import ServerGroup
+from kilonova.db.tables import compute_nodes
 from kilonova.errors import Invalid
+from kilonova.runtime import Runtime
+from kilonova.scheduler.request import Candidate
+from kilonova.settings import ComputeSettings
+from kilonova.testing.cloud import StaticImages, no_token
 from kilonova.world import World
+from tests.support.hosts import placed, request
 from tests.unit.scheduler.test_host_picture import add_host, db, fresh
 
 __all__ = ["db"]
@@ -112,3 +121,62 @@ def test_what_cannot_be_honoured_is_refused_by_name(specs: dict[str, Any]) -> No
 def test_a_trait_cannot_be_both_required_and_forbidden() -> None:
     with pytest.raises(Invalid, match="both required and forbidden"):
         read_needs(1, 1, 1, {"trait:CUSTOM_A": "forbidden"}, {"trait:CUSTOM_A": "required"})
+
+
+async def test_a_host_whose_zone_changed_since_it_was_decided_on_is_not_claimed(db: Database) -> None:
+    """By whatever path: it joins a zone, leaves it, its aggregate gets another one."""
+    node_id = await add_host(db, "h1")
+    rt = Runtime(
+        world=World(), db=db, bus=MemoryBus(), images=StaticImages(), image_token=no_token, settings=ComputeSettings()
+    )
+    picture = HostPicture(db, World(), rt.settings)
+    group = await add_group(db, "anti-affinity")
+
+    async def decide() -> Candidate:
+        (candidate,) = placed(await picture.current(0.0), request()).candidates
+        return candidate
+
+    async def claims_it(candidate: Candidate) -> bool:
+        def take(tx: Tx) -> Any:
+            return claims.take(tx, ONE, node_id, group, "h1", candidate.aggregates_generation)
+
+        return await db.write(take)
+
+    async def moved(candidate: Candidate) -> bool:
+        return await db.read(lambda tx: claims.moved(tx, node_id, candidate.aggregates_generation))
+
+    before = await decide()
+    assert before.availability_zone == "nova"
+    east = await aggregates.create(rt, "east", "east")
+    await aggregates.add_host(rt, east.id, "h1")
+    assert not await claims_it(before)
+    assert await moved(before)
+    assert await members(db, group) == {}
+    in_east = await decide()
+    assert in_east.availability_zone == "east"
+    await aggregates.update(rt, east.id, name=None, metadata={"availability_zone": "west"})
+    assert not await claims_it(in_east)
+    in_west = await decide()
+    await aggregates.remove_host(rt, east.id, "h1")
+    assert not await claims_it(in_west)
+    back = await decide()
+    assert (back.availability_zone, await moved(back)) == ("nova", False)
+    assert await claims_it(back)
+
+
+async def test_a_host_that_left_and_came_back_can_be_claimed(db: Database) -> None:
+    node_id = await add_host(db, "h1")
+    rt = Runtime(
+        world=World(), db=db, bus=MemoryBus(), images=StaticImages(), image_token=no_token, settings=ComputeSettings()
+    )
+    picture = HostPicture(db, World(), rt.settings)
+    some = await aggregates.create(rt, "some", None)
+    await aggregates.add_host(rt, some.id, "h1")
+    await aggregates.remove_host(rt, some.id, "h1")
+    assert placed(await picture.current(0.0), request()).candidates[0].aggregates_generation == 2
+    await db.write(lambda tx: tx.execute(sa.delete(compute_nodes)))
+    again = await add_host(db, "h1")
+    assert again != node_id
+    (candidate,) = placed(await picture.current(0.0), request()).candidates
+    assert candidate.node_id == again
+    assert await db.write(lambda tx: claims.take(tx, ONE, again, None, "h1", candidate.aggregates_generation))

@@ -60,6 +60,13 @@ compute_nodes = sa.Table(
         "generation", sa.BigInteger, nullable=False, server_default="0", comment="Grows with every change but claims"
     ),
     sa.Column(
+        "aggregates_generation",
+        sa.BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="Grows with every change of what its host's aggregates say",
+    ),
+    sa.Column(
         "changed",
         sa.Double,
         nullable=False,

@@ -81,6 +81,13 @@ def upgrade() -> None:
             comment="Grows with every change but claims",
         ),
         sa.Column(
+            "aggregates_generation",
+            sa.BigInteger(),
+            server_default="0",
+            nullable=False,
+            comment="Grows with every change of what its host's aggregates say",
+        ),
+        sa.Column(
             "changed",
             sa.Double(),
             server_default="0",
