@@ -8,12 +8,12 @@ from compat import golden
 from compat.compare import differences, load_deviations, undeclared
 from compat.ours import ours
 from compat.play import play
-from compat.stories import STORIES
+from compat.stories import SETTINGS, STORIES
 
 
 @pytest.mark.parametrize("name", STORIES)
 async def test_answers_as_the_reference_does(name: str) -> None:
-    async with ours() as side:
+    async with ours(SETTINGS.get(name, {})) as side:
         answers = await play(side, name, STORIES[name])
     assert answers, "the story asks nothing"
     rest, _ = undeclared(differences(golden.read(name), answers), load_deviations())
