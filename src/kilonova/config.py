@@ -21,6 +21,7 @@ from kilonova.console.settings import ConsoleSettings, ProxySettings
 from kilonova.errors import Invalid
 from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
 from kilonova.metrics import MetricsSettings
+from kilonova.pci import read_aliases
 from kilonova.service import foreign
 from kilonova.service.options import GROUPS as DEPLOYMENT
 from kilonova.settings import ComputeSettings, QuotaDefaults
@@ -95,6 +96,15 @@ _COMPUTE: list[cfg.Opt] = [
         "provider_config_location",
         default="/etc/nova/provider_config/",
         help="Files (*.yaml) with resource classes and traits that this host has",
+    ),
+]
+_PCI: list[cfg.Opt] = [
+    cfg.MultiStrOpt("alias", default=[], help="JSON: name, vendor_id, product_id, device_type of what flavors ask for"),
+    cfg.MultiStrOpt(
+        "device_spec",
+        default=[],
+        deprecated_name="passthrough_whitelist",
+        help="JSON: vendor_id, product_id, address (with *) of devices that this host gives to guests",
     ),
 ]
 _LIBVIRT: list[cfg.Opt] = [
@@ -183,6 +193,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "filter_scheduler": config_scheduler.FILTER_SCHEDULER,
     "metrics": config_scheduler.METRICS,
     "libvirt": _LIBVIRT,
+    "pci": _PCI,
     "image_cache": _IMAGE_CACHE,
     "vnc": _VNC,
     "serial_console": _SERIAL,
@@ -351,6 +362,7 @@ def compute_settings(
         vif_plugging_is_fatal=conf.vif_plugging_is_fatal,
         shutdown_timeout=float(conf.shutdown_timeout),
         reboot_timeout=float(conf.libvirt.wait_soft_reboot_seconds),
+        pci_aliases=read_aliases(conf.pci.alias),
         reclaim_instance_interval=float(conf.reclaim_instance_interval),
         running_deleted_instance_action=conf.running_deleted_instance_action,
         running_deleted_instance_timeout=float(conf.running_deleted_instance_timeout),

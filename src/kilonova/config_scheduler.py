@@ -121,6 +121,7 @@ FILTER_SCHEDULER: list[cfg.Opt] = [
     _multiplier("soft_affinity_weight_multiplier", "servers of the same group"),
     _multiplier("soft_anti_affinity_weight_multiplier", "no servers of the same group"),
     _multiplier("build_failure_weight_multiplier", "no failed builds"),
+    _multiplier("pci_weight_multiplier", "few free PCI devices"),
 ]
 METRICS: list[cfg.Opt] = [
     cfg.FloatOpt("weight_multiplier", default=1.0, help="Weight of what hosts' monitors measure"),
@@ -168,6 +169,7 @@ def scheduler_options(conf: cfg.ConfigOpts, *, check_rules: bool = True) -> Sche
         soft_affinity_weight_multiplier=conf.filter_scheduler.soft_affinity_weight_multiplier,
         soft_anti_affinity_weight_multiplier=conf.filter_scheduler.soft_anti_affinity_weight_multiplier,
         build_failure_weight_multiplier=conf.filter_scheduler.build_failure_weight_multiplier,
+        pci_weight_multiplier=conf.filter_scheduler.pci_weight_multiplier,
         metrics_weight_multiplier=conf.metrics.weight_multiplier,
         metrics_weight_setting=_metrics(conf.metrics.weight_setting),
         metrics_required=conf.metrics.required,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kilonova.agent.allocation import Allocation
@@ -68,6 +69,8 @@ class ComputeSettings:
     """Seconds after the deletion before that."""
     running_deleted_instance_poll_interval: float = 1800.0
     """Seconds between two looks at a host for such guests; below 0: nobody looks."""
+    pci_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Names by which flavors ask for PCI devices, with the resource class that each stands for."""
     attach_timeout: float = 300.0
     """Seconds that a client who attaches an interface is kept waiting for it."""
     console: ConsoleSettings = field(default_factory=ConsoleSettings)

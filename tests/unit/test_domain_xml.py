@@ -73,6 +73,15 @@ def get(root: ET.Element, path: str, attribute: str) -> str | None:
     return element.get(attribute)
 
 
+def test_a_guest_has_the_devices_of_its_host_that_are_its_own() -> None:
+    spec = msgspec.structs.replace(asking(pci_passthrough__alias="nic:2"), pci_devices=("0000:81:00.1", "0001:03:1f.0"))
+    found = domain(spec).findall("devices/hostdev")
+    assert [get(one, "source/address", "bus") for one in found] == ["0x81", "0x03"]
+    assert [get(one, "source/address", "slot") for one in found] == ["0x00", "0x1f"]
+    assert {one.get("managed") for one in found} == {"yes"}
+    assert domain().find("devices/hostdev") is None
+
+
 def test_a_guest_has_its_size_its_names_and_its_mark() -> None:
     root = domain(reboot="m1")
     assert root.get("type") == "qemu"
@@ -172,7 +181,7 @@ def test_what_an_image_asks_for_it_gets(properties: dict[str, str], path: str, a
         ({"hw__cpu_policy": "dedicated"}, {}, "hw:cpu_policy=dedicated.*shared"),
         ({"hw__mem_page_size": "large"}, {}, "hw:mem_page_size=large"),
         ({"quota__cpu_shares": "10"}, {}, "quota:cpu_shares=10"),
-        ({"pci_passthrough__alias": "gpu:1"}, {}, "pci_passthrough:alias"),
+        ({"hw__pci_numa_affinity_policy": "required"}, {}, "hw:pci_numa_affinity_policy=required"),
         ({"hw__cpu_sockets": "3"}, {}, "2 vCPUs.*sockets=3"),
         ({"hw__cpu_sockets": "x"}, {}, "hw:cpu_sockets=x.*number"),
         ({}, {"hw_firmware_type": "uefi"}, "hw_firmware_type=uefi.*bios"),

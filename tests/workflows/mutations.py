@@ -104,6 +104,12 @@ MUTATIONS = {
         "        pass\n",
         "special deletes",
     ),
+    "delete gives back PCI devices": Mutation(
+        "kilonova.compute.claims",
+        "        await pci_devices.release(tx, server.uuid)\n",
+        "        pass\n",
+        "special deletes",
+    ),
     "quota": Mutation(
         "kilonova.compute.quota_usage",
         "    limited = tuple(name for name in COUNTED if limit[name] >= 0)\n",

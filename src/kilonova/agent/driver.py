@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from kilonova.nic import Nic
+from kilonova.pci import PciDevice
 
 Progress = Callable[[str, int], Awaitable[None]]
 """Called with a stage's name and its per cent (0-100)."""
@@ -86,6 +87,8 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Recorded at creation; None lets the driver choose and report (see `Defined`)."""
     nics: tuple[Nic, ...] = ()
     """In the order in which the guest sees them."""
+    pci_devices: tuple[str, ...] = ()
+    """Addresses of the host's devices that are the guest's."""
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +151,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """(architecture, hypervisor type, VM mode) of guests that it can run."""
     resources: dict[str, Resource] = {}
     """Other resource classes, e.g. CUSTOM_GPU."""
+    pci_devices: tuple[PciDevice, ...] = ()
+    """Those that the host gives away."""
     metrics: dict[str, float] = {}
     """What monitors measured, by name."""
     host_ip: str = "127.0.0.1"

@@ -282,6 +282,7 @@ def _lasting(inventory: Inventory) -> tuple[object, ...]:
         inventory.traits,
         inventory.supported,
         inventory.resources,
+        inventory.pci_devices,
         inventory.metrics,
         inventory.host_ip,
     )

@@ -85,6 +85,9 @@ def read_wanted(vcpus: int, extra_specs: Mapping[str, str], properties: Mapping[
     asked.only("secure_boot", "disabled", "optional")
     asked.only("require_quiesce", *_FALSE)
     asked.only("vm_mode", "hvm")
+    asked.only("pci_numa_affinity_policy", "legacy", "preferred")
+    # claimed by the conductor
+    asked.text("pci_passthrough:alias")
     # these ask nothing of a guest that is not being rescued
     asked.text("rescue_bus")
     asked.text("rescue_device")

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import structlog
 
 from kilonova.compute.needs import Needs, claimed_by
-from kilonova.db import server_groups, servers
+from kilonova.db import pci_devices, server_groups, servers
 from kilonova.db.dialect import insert_if_missing
 from kilonova.db.engine import Tx
 from kilonova.db.server_groups import ServerGroup
@@ -93,15 +93,27 @@ async def claim(tx: Tx, needs: Needs, node_id: int, generation: int = 0) -> bool
     return True
 
 
-async def take(tx: Tx, needs: Needs, node_id: int, group: ServerGroup | None, host: str, generation: int = 0) -> bool:
+async def take(
+    tx: Tx,
+    needs: Needs,
+    node_id: int,
+    group: ServerGroup | None,
+    host: str,
+    generation: int = 0,
+    server_uuid: str = "",
+) -> bool:
     """Claim a place in the group and the node's resources; False, and nothing taken, when either is not there.
 
-    `generation`: see `claim`.
+    `generation`: see `claim`. `server_uuid`: who gets the PCI devices.
     """
     if group is not None and not await join(tx, group, host):
         return False
     if await claim(tx, needs, node_id, generation):
-        return True
+        if await pci_devices.assign(tx, node_id, needs.devices, server_uuid):
+            return True
+        await pci_devices.release(tx, server_uuid)
+        await _give_back(tx, sa.select(nodes.c.id).where(nodes.c.id == node_id), needs.resources)
+        await _release_node(tx, needs, nodes.c.id == node_id)
     if group is not None:
         await leave(tx, group, host)
     return False
@@ -156,6 +168,8 @@ async def release(tx: Tx, server: Server, *, failed: bool = False) -> None:
     if held.resources:
         mine = sa.select(nodes.c.id).where(nodes.c.host == server.host, nodes.c.hypervisor_hostname == server.node)
         await _give_back(tx, mine, held.resources)
+    if (server.claim or {}).get("pci_devices"):
+        await pci_devices.release(tx, server.uuid)
 
 
 # -- groups

@@ -9,9 +9,11 @@ from typing import Any
 
 from kilonova.db.servers import Server
 from kilonova.errors import Invalid
+from kilonova.pci import ALIAS_SPEC, PREFIX, read_request
 
 _RESOURCES = re.compile(r"resources([a-zA-Z0-9_-]*):(\w+)")
 _TRAIT = re.compile(r"trait([a-zA-Z0-9_-]*):(\w+)")
+NO_ALIASES: Mapping[str, str] = {}
 _OURS = {"VCPU": "vcpus", "MEMORY_MB": "memory_mb", "DISK_GB": "disk_gb"}
 
 
@@ -23,6 +25,8 @@ class Needs:
     memory_mb: int
     disk_gb: int
     resources: dict[str, int] = field(default_factory=dict)
+    devices: dict[str, int] = field(default_factory=dict)
+    """Of the resources those that are PCI devices, of which the server has certain ones."""
     required_traits: frozenset[str] = frozenset()
     forbidden_traits: frozenset[str] = frozenset()
 
@@ -37,14 +41,22 @@ class Needs:
 
 
 def read_needs(
-    vcpus: int, memory_mb: int, disk_gb: int, extra_specs: Mapping[str, str], properties: Mapping[str, str]
+    vcpus: int,
+    memory_mb: int,
+    disk_gb: int,
+    extra_specs: Mapping[str, str],
+    properties: Mapping[str, str],
+    aliases: Mapping[str, str] = NO_ALIASES,
 ) -> Needs:
     """`resources:CLASS` takes the place of what the flavor's own figure says. Raises Invalid, naming the setting.
+
+    `aliases`: of PCI devices, see `pci.read_aliases`.
 
     Numbered groups (`resources1:`, `trait1:`) are all met by the one host, so they count like those without a number.
     """
     amounts = {"vcpus": vcpus, "memory_mb": memory_mb, "disk_gb": disk_gb}
     resources: dict[str, int] = {}
+    devices: dict[str, int] = {}
     groups: set[str] = set()
     required: set[str] = set()
     forbidden: set[str] = set()
@@ -55,13 +67,15 @@ def read_needs(
             amount = _amount(key, value)
             if kind in _OURS and not group:
                 amounts[_OURS[kind]] = amount
-            elif kind.startswith("CUSTOM_"):
+            elif kind.startswith("CUSTOM_") and not kind.startswith(PREFIX):
                 resources[kind] = resources.get(kind, 0) + amount
             elif amount:
                 raise Invalid(
                     f"The flavor extra spec {key}={value} cannot be honoured; accepted are "
                     f"{', '.join(_OURS)} (without a number) and CUSTOM_ classes."
                 )
+        elif key == ALIAS_SPEC:
+            devices = read_request(value, aliases)
         elif found := _TRAIT.fullmatch(key):
             _take_trait(found.group(2), value, required, forbidden, f"flavor extra spec {key}={value}")
     for key, value in properties.items():
@@ -73,7 +87,8 @@ def read_needs(
         raise Invalid(f"The trait {min(both)} is both required and forbidden by the flavor and the image.")
     return Needs(
         **amounts,
-        resources={kind: amount for kind, amount in sorted(resources.items()) if amount},
+        resources={kind: amount for kind, amount in sorted((resources | devices).items()) if amount},
+        devices=devices,
         required_traits=frozenset(required),
         forbidden_traits=frozenset(forbidden),
     )
@@ -91,11 +106,11 @@ def _take_trait(trait: str, value: str, required: set[str], forbidden: set[str],
     (required if value == "required" else forbidden).add(trait)
 
 
-def needs_of(server: Server) -> Needs:
+def needs_of(server: Server, aliases: Mapping[str, str] = NO_ALIASES) -> Needs:
     """Of a server as it is: its flavor and image at creation."""
     properties = (server.image or {}).get("properties") or {}
     return read_needs(
-        server.vcpus, server.memory_mb, server.disk_gb, server.flavor.get("extra_specs") or {}, properties
+        server.vcpus, server.memory_mb, server.disk_gb, server.flavor.get("extra_specs") or {}, properties, aliases
     )
 
 

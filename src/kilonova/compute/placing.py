@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -96,11 +96,12 @@ class Subject:
     availability_zone: str | None
     hints: Mapping[str, Any]
     server_group: str | None = None
+    pci_aliases: Mapping[str, str] = field(default_factory=dict)
     holds_on: str | None = None
     """The host on which it has a claim already."""
 
 
-def subject_of(server: Server) -> Subject:
+def subject_of(server: Server, settings: ComputeSettings) -> Subject:
     return Subject(
         vcpus=server.vcpus,
         memory_mb=server.memory_mb,
@@ -113,6 +114,7 @@ def subject_of(server: Server) -> Subject:
         availability_zone=server.pinned_availability_zone,
         hints=server.scheduler_hints,
         server_group=server.server_group,
+        pci_aliases=settings.pci_aliases,
         holds_on=server.host if server.claimed else None,
     )
 
@@ -128,7 +130,7 @@ async def request_for(
 ) -> PlacementRequest:
     """`host`, `node`: what an administrator asked for. Raises Invalid as `read_needs` does."""
     s, hints = subject, subject.hints
-    needs = read_needs(s.vcpus, s.memory_mb, s.disk_gb, s.extra_specs, s.image_properties)
+    needs = read_needs(s.vcpus, s.memory_mb, s.disk_gb, s.extra_specs, s.image_properties, s.pci_aliases)
     same, different = hints.get("same_host"), hints.get("different_host")
     near = hints.get("build_near_host_ip")
     return PlacementRequest(
@@ -167,7 +169,9 @@ async def check_image(tx: Tx, settings: ComputeSettings, server: Server, image_i
     node = await read_node(tx, server.host or "", server.node or "")
     if node is None:
         return
-    subject = replace(subject_of(server), image_id=image_id, image_properties=properties, server_group=None, hints={})
+    subject = replace(
+        subject_of(server, settings), image_id=image_id, image_properties=properties, server_group=None, hints={}
+    )
     request = await request_for(tx, subject)
     picture = Picture([node])
     for one in make_rules(settings.scheduler).filters:

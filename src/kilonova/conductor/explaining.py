@@ -55,7 +55,7 @@ async def explain_server(db: Database, settings: ComputeSettings, name: str) -> 
         data: dict[str, Any] = (await tx.execute(query.order_by(o.id.desc()).limit(1))).scalar() or {}
         request = await placing.request_for(
             tx,
-            placing.subject_of(server),
+            placing.subject_of(server, settings),
             host=data.get("requested_host"),
             node=data.get("requested_node"),
             forced=bool(data.get("forced_host")),
@@ -110,6 +110,7 @@ async def explain_wish(db: Database, settings: ComputeSettings, wish: Wish) -> E
             project_id=wish.project_id,
             availability_zone=wish.availability_zone or settings.default_schedule_zone,
             hints=wish.hints,
+            pci_aliases=settings.pci_aliases,
             server_group=str(wish.hints["group"]) if wish.hints.get("group") else None,
         )
         return await placing.request_for(tx, subject, host=wish.host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -9,9 +10,10 @@ import sqlalchemy as sa
 import structlog
 
 from kilonova.agent.allocation import Allocation
-from kilonova.agent.driver import Inventory
+from kilonova.agent.driver import Inventory, Resource
 from kilonova.bus.messages import HostReport
 from kilonova.compute import claims
+from kilonova.db import pci_devices
 from kilonova.db.engine import Tx
 from kilonova.db.tables import compute_nodes, node_resources
 from kilonova.db.types import database_seconds
@@ -54,6 +56,7 @@ async def ensure_node(tx: Tx, world: World, service_id: int, report: HostReport,
         )
         assert made.inserted_primary_key is not None
         await _set_resources(tx, int(made.inserted_primary_key[0]), inventory, {})
+        await pci_devices.set_devices(tx, int(made.inserted_primary_key[0]), inventory.pci_devices)
         return
     held = await claims.held_on(tx, report.host, inventory.hypervisor_hostname)
     right = {name: value for name, value in asdict(held).items() if name != "resources"}
@@ -64,6 +67,7 @@ async def ensure_node(tx: Tx, world: World, service_id: int, report: HostReport,
         sa.update(compute_nodes).where(c.id == row.id).values(**values, **right, generation=c.generation + 1)
     )
     await _set_resources(tx, row.id, inventory, held.resources)
+    await pci_devices.set_devices(tx, row.id, inventory.pci_devices)
 
 
 def _values(inventory: Inventory, allocation: Allocation, ratios: tuple[float, float, float]) -> dict[str, Any]:
@@ -98,7 +102,9 @@ async def _set_resources(tx: Tx, node_id: int, inventory: Inventory, held: dict[
     was = {kind: used for kind, (_, _, used) in known.items() if used}
     if was != held:
         log.error(DRIFT, node_id=node_id, was=was, now=held)
-    wanted = {kind: (one.total, one.max, held.get(kind, 0)) for kind, one in inventory.resources.items()}
+    devices = Counter(device.resource_class for device in inventory.pci_devices)
+    resources = inventory.resources | {kind: Resource(total=count) for kind, count in devices.items()}
+    wanted = {kind: (one.total, one.max, held.get(kind, 0)) for kind, one in resources.items()}
     wanted |= {kind: (0, 0, amount) for kind, amount in held.items() if kind not in wanted}
     for kind in known.keys() - wanted.keys():
         await tx.execute(sa.delete(node_resources).where(c.node_id == node_id, c.resource_class == kind))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from kilonova.db.engine import Tx
-from kilonova.db.tables import compute_nodes, instances, node_resources, services, tombstones
+from kilonova.db.tables import compute_nodes, instances, node_resources, pci_devices, services, tombstones
 from kilonova.db.types import database_seconds
 
 COMPUTE = "nova-compute"
@@ -147,7 +147,8 @@ async def delete_service(tx: Tx, service: Service) -> None:
     await tx.execute(sa.delete(services).where(services.c.id == service.id))
     if service.binary == COMPUTE:
         mine = sa.select(compute_nodes.c.id).where(compute_nodes.c.host == service.host)
-        await tx.execute(sa.delete(node_resources).where(node_resources.c.node_id.in_(mine)))
+        for table in (node_resources, pci_devices):
+            await tx.execute(sa.delete(table).where(table.c.node_id.in_(mine)))
         await tx.execute(sa.delete(compute_nodes).where(compute_nodes.c.host == service.host))
         await tx.execute(sa.delete(tombstones).where(tombstones.c.host == service.host))
 

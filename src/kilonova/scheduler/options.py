@@ -49,6 +49,7 @@ class SchedulerOptions:
     soft_affinity_weight_multiplier: float = 1.0
     soft_anti_affinity_weight_multiplier: float = 1.0
     build_failure_weight_multiplier: float = 1_000_000.0
+    pci_weight_multiplier: float = 1.0
     metrics_weight_multiplier: float = 1.0
     metrics_weight_setting: tuple[tuple[str, float], ...] = ()
     """Names of metrics with their ratios."""

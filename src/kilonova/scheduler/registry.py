@@ -58,7 +58,7 @@ ALWAYS_CHECKED = frozenset(
     ("AllHostsFilter", "RetryFilter", "CoreFilter", "RamFilter", "DiskFilter", "NUMATopologyFilter",
      "PciPassthroughFilter")
 )  # fmt: skip
-"""May be enabled: what they check is always checked, the last two by refusing what they would look at."""
+"""May be enabled: what they check is always checked, NUMA topologies by refusing them."""
 
 WEIGHERS: dict[str, type[Weigher]] = {
     one.name: one
@@ -72,6 +72,7 @@ WEIGHERS: dict[str, type[Weigher]] = {
         standard.HypervisorVersionWeigher,
         standard.ServerGroupSoftAffinityWeigher,
         standard.ServerGroupSoftAntiAffinityWeigher,
+        standard.PCIWeigher,
         standard.MetricsWeigher,
     )
 }

@@ -19,6 +19,7 @@ from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
 from kilonova.bus import Bus
 from kilonova.errors import Invalid
+from kilonova.pci import chosen, read_device, read_device_specs
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
 
@@ -98,6 +99,7 @@ async def make_drivers(
         memory_mb=conf.sim.memory_mb,
         local_gb=conf.sim.local_gb,
         durations={verb: float(seconds) for verb, seconds in conf.sim.durations.items()},
+        pci_devices=chosen(map(read_device, conf.sim.pci_devices), read_device_specs(conf.pci.device_spec)),
         download_images=conf.sim.download_images,
         host_ip=conf.my_ip,
     )
@@ -139,6 +141,7 @@ def libvirt_driver(conf: cfg.ConfigOpts, settings: ComputeSettings, machine: Mac
             tb_cache_mib=conf.libvirt.tb_cache_size,
             mem_stats_period=conf.libvirt.mem_stats_period_seconds,
             num_pcie_ports=conf.libvirt.num_pcie_ports,
+            pci_specs=read_device_specs(conf.pci.device_spec),
             force_raw_images=conf.force_raw_images,
             reserved_host_disk_mb=conf.reserved_host_disk_mb,
             dhcp_domain=settings.dhcp_domain,

@@ -28,7 +28,7 @@ _OWN_CLAIMS = "Kilonova claims resources in its own database"
 FIXED: dict[str, dict[str, Fixed]] = {
     "filter_scheduler": {
         "image_props_weight_multiplier": Fixed(r"0(\.0*)?", "there is no such weigher; remove it"),
-        "pci_in_placement": Fixed(_NO, "PCI devices are not given to servers; remove it"),
+        "pci_in_placement": Fixed(_NO, _OWN_CLAIMS),
     },
     "DEFAULT": {
         "auth_strategy": Fixed("keystone", "Identity is always Keystone; remove it"),
@@ -219,7 +219,7 @@ wsgi_log_format
 discover_hosts_in_cells_interval driver host_manager image_metadata_prefilter manager periodic_task_interval
 query_placement_for_availability_zone query_placement_for_image_type_support topic
 [filter_scheduler]
-baremetal_enabled_filters cross_cell_move_weight_multiplier pci_weight_multiplier use_baremetal_filters
+baremetal_enabled_filters cross_cell_move_weight_multiplier use_baremetal_filters
 [image_cache]
 precache_concurrency subdirectory_name
 [workarounds]

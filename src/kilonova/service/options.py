@@ -135,6 +135,7 @@ SIM: list[cfg.Opt] = [
     cfg.IntOpt("local_gb", default=4_000, min=1, help="Disk of each, GiB"),
     cfg.DictOpt("durations", default={}, help="Seconds by verb, e.g. running:0.5,disks:0.2"),
     cfg.BoolOpt("download_images", default=True, help="Read images from Image, as hosts do"),
+    cfg.ListOpt("pci_devices", default=[], help="ADDRESS=VENDOR:PRODUCT or ...:TYPE of each; see [pci] device_spec"),
 ]
 
 GROUPS: dict[str, list[cfg.Opt]] = {

@@ -11,7 +11,7 @@ from kilonova.agent.commands import BootArgs
 from kilonova.bus.messages import SchedulingQuestion
 from kilonova.compute import claims, placing, states
 from kilonova.compute.needs import Needs, needs_of
-from kilonova.db import servers
+from kilonova.db import pci_devices, servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
 from kilonova.engine.model import Again, Data, Fenced, Run, Step, Workflow
@@ -32,7 +32,7 @@ async def find_hosts(run: Run[Env]) -> Data:
     async def make_request(tx: Tx) -> PlacementRequest:
         return await placing.request_for(
             tx,
-            placing.subject_of(server),
+            placing.subject_of(server, run.env.rt.settings),
             host=run.data.get("requested_host"),
             node=run.data.get("requested_node"),
             forced=bool(run.data.get("forced_host")),
@@ -62,13 +62,15 @@ def _no_host(run: Run[Env], placement: Placement) -> str:
 
 async def claim_host(tx: Tx, run: Run[Env], result: Data) -> None:
     server: Server = run.scratch["server"]
-    needs = needs_of(server)
+    needs = needs_of(server, run.env.rt.settings.pci_aliases)
     held = needs.claim()
     plain = Needs(vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb).claim()
     group = await claims.lock_group(tx, server)
     for candidate in run.scratch["candidates"]:
         generation = candidate.aggregates_generation
-        if await claims.take(tx, needs, candidate.node_id, group, candidate.host, generation):
+        if await claims.take(tx, needs, candidate.node_id, group, candidate.host, generation, server.uuid):
+            if needs.devices:
+                held["pci_devices"] = await pci_devices.of_server(tx, server.uuid)
             run.host = candidate.host
             run.data |= {"host": candidate.host, "node_id": candidate.node_id, "failing": candidate.failing}
             place = {

@@ -20,6 +20,7 @@ from kilonova.db.tables import (
     node_resources,
     operation_steps,
     operations,
+    pci_devices,
     quota_usages,
     tombstones,
 )
@@ -36,7 +37,7 @@ POWER = {
 }
 WANTED = (
     *(instances, operations, operation_steps, compute_nodes, node_resources, quota_usages, tombstones),
-    *(instance_groups, instance_group_hosts),
+    *(instance_groups, instance_group_hosts, pci_devices),
 )
 GONE = "gone"
 ABSENT = "absent"
@@ -162,6 +163,7 @@ def _usage(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> 
         if any(used > most for used, most in zip(has[1:], limits, strict=True)):
             wrong.append(f"{node['host']} is over-committed: {has[1:]} of {limits}")
         wrong += _other_resources(rows, node, held)
+    wrong += _devices(rows, all_servers)
     wrong += _groups(rows, all_servers)
     used: Counter[str] = Counter()
     for server in all_servers:
@@ -185,6 +187,23 @@ def _other_resources(rows: dict[str, list[dict[str, Any]]], node: dict[str, Any]
     if +has != +should:
         wrong.append(f"{node['host']} has given {dict(has)}, its servers hold {dict(should)}")
     return wrong + [f"{node['host']} is over-committed: {row}" for row in mine if not 0 <= row["used"] <= row["max"]]
+
+
+def _devices(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> list[str]:
+    """Each has its devices on its own host, and nobody else has any."""
+    nodes = {node["id"]: node["host"] for node in rows[compute_nodes.name]}
+    has = sorted(
+        (row["server_uuid"], nodes[row["node_id"]], row["address"])
+        for row in rows[pci_devices.name]
+        if row["server_uuid"] is not None
+    )
+    should = sorted(
+        (server.uuid, server.host or "", address)
+        for server in all_servers
+        if server.claimed
+        for address in (server.claim or {}).get("pci_devices", ())
+    )
+    return [] if has == should else [f"PCI devices are given as {has}, servers have {should}"]
 
 
 def _groups(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> list[str]:

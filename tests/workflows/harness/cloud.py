@@ -33,6 +33,7 @@ from kilonova.db.servers import Server
 from kilonova.db.tables import compute_nodes, operations, services
 from kilonova.db.types import database_seconds
 from kilonova.engine.model import Workflow
+from kilonova.pci import read_aliases, read_device
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings
 from kilonova.testing.cloud import StaticImages
@@ -49,9 +50,11 @@ APART = "22222222-2222-3333-4444-555555555555"
 TOGETHER = "33333333-2222-3333-4444-555555555555"
 """Server groups with strict anti-affinity and affinity."""
 GPU_FLAVOR = "3"
-"""One vCPU and one of the two CUSTOM_GPU that each host has."""
+"""One vCPU, one of the two CUSTOM_GPU and one of the two PCI devices that each host has."""
+ALIASES = read_aliases(['{"name": "nic", "vendor_id": "8086", "product_id": "10fb"}'])
+DEVICES = tuple(read_device(f"0000:81:00.{number}=8086:10fb") for number in range(2))
 TOKEN = "gAAAAA-token-of-the-service-user"
-SETTINGS = ComputeSettings(reclaim_instance_interval=1e9)
+SETTINGS = ComputeSettings(reclaim_instance_interval=1e9, pci_aliases=ALIASES)
 
 VerbHook = Callable[[str, str, str, str], Awaitable[None]]
 """(host, verb, 'before' or 'after', server): may raise as the hypervisor would."""
@@ -226,7 +229,7 @@ class FaultCloud:
         process = self.process("agent")
         rt = self.runtime(process)
         driver = SimDriver(
-            SimOptions(download_images=True, resources={"CUSTOM_GPU": Resource(total=2)}),
+            SimOptions(download_images=True, resources={"CUSTOM_GPU": Resource(total=2)}, pci_devices=DEVICES),
             rt.world,
             host=name,
             state=process.state(self.state),

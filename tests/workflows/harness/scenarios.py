@@ -92,6 +92,7 @@ async def create(cloud: FaultCloud, scenario: Scenario, networks: list[dict[str,
     return await cloud.create(networks=networks)
 
 
+GPU_SPECS = {"resources:CUSTOM_GPU": "1", "pci_passthrough:alias": "nic:1"}
 _TWO = [{"uuid": NETWORK}, {"uuid": NETWORK}]
 _BUILT = {"disks": 1, "config_drive": 1, "defined": 1, "running": 1}
 
@@ -215,7 +216,7 @@ async def make_template(directory: Path, scenario: Scenario) -> None:
 
         async def flavor(tx: Any) -> None:
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-            for number, vcpus, specs in (("1", 1, {}), ("2", 2, {}), (GPU_FLAVOR, 1, {"resources:CUSTOM_GPU": "1"})):
+            for number, vcpus, specs in (("1", 1, {}), ("2", 2, {}), (GPU_FLAVOR, 1, GPU_SPECS)):
                 await tx.execute(
                     sa.insert(instance_types).values(
                         flavorid=number, name=f"m{number}", vcpus=vcpus, memory_mb=512 * vcpus, root_gb=vcpus,

@@ -12,6 +12,7 @@ from kilonova.agent.driver import ServerSpec
 from kilonova.agent.libvirt.hardware import Cpu
 from kilonova.agent.libvirt.mark import Mark
 from kilonova.agent.libvirt.options import LibvirtOptions
+from kilonova.agent.libvirt.pci import hostdev
 from kilonova.agent.wanted import Wanted
 from kilonova.errors import Invalid
 from kilonova.nic import Nic
@@ -99,6 +100,8 @@ def _domain(
     _drives(devices, platform, wanted, drives)
     for nic in spec.nics:
         devices.append(interface(nic, wanted))
+    for address in spec.pci_devices:
+        devices.append(hostdev(address))
     _consoles(devices, options, wanted, console_log)
     _extras(devices, options, wanted)
     return domain

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kilonova.agent.driver import Inventory
+from kilonova.agent.libvirt import pci
 from kilonova.agent.libvirt.disks import GIB, MIB, Disks
 from kilonova.agent.libvirt.hardware import Hardware
 from kilonova.agent.libvirt.options import LibvirtOptions
+from kilonova.pci import chosen
 
 # os-traits' name of a CPU feature where it is not simply its name in capitals
 _TRAITS = {
@@ -67,6 +69,7 @@ def inventory(handle: Any, options: LibvirtOptions, hardware: Hardware, disks: D
         supported=tuple((hardware.arch, kind, "hvm") for kind in hardware.kinds),
         traits=tuple(sorted((*_COMPUTE, *_cpu_traits(hardware.features)))),
         host_ip=options.host_ip,
+        pci_devices=chosen(pci.devices(handle), options.pci_specs) if options.pci_specs else (),
         uptime=uptime(),
         disk_available_least=(free - disks.promised_bytes()) // GIB,
     )

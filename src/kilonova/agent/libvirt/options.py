@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from kilonova.metadata.settings import MetadataSettings
+from kilonova.pci import DeviceSpec
 
 VirtType = Literal["auto", "kvm", "qemu"]
 CpuMode = Literal["host-model", "host-passthrough", "custom", "none"]
@@ -48,6 +49,8 @@ class LibvirtOptions:
     """`[libvirt] mem_stats_period_seconds`"""
     num_pcie_ports: int = 8
     """Slots for hot-plug on machine type q35."""
+    pci_specs: tuple[DeviceSpec, ...] = ()
+    """`[pci] device_spec`"""
     force_raw_images: bool = True
     """Keep images raw in the cache: quicker, and QEMU never parses a tenant's qcow2 while a guest runs."""
     reserved_host_disk_mb: int = 0

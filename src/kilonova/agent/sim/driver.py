@@ -31,6 +31,7 @@ from kilonova.agent.sim.script import NOTHING, Script, Wishes, wishes
 from kilonova.agent.sim.state import CachedImage, SimGuest, SimHost, SimState
 from kilonova.agent.tunnel import Tunnel
 from kilonova.errors import Conflict, HostFailure, Invalid
+from kilonova.pci import PciDevice
 from kilonova.world import World
 
 _ON = (PowerState.RUNNING, PowerState.PAUSED)
@@ -53,6 +54,7 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True):
     )
     resources: dict[str, Resource] = {}
     metrics: dict[str, float] = {}
+    pci_devices: tuple[PciDevice, ...] = ()
     durations: dict[str, float] = {}
     time_scale: float = 1.0
     download_images: bool = False
@@ -101,6 +103,7 @@ class SimDriver:
             traits=options.traits,
             supported=options.supported,
             resources=options.resources,
+            pci_devices=options.pci_devices,
             metrics=options.metrics,
             host_ip=options.host_ip,
         )

@@ -107,7 +107,9 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
         # Refused here and not by a host minutes later.
         properties = image.spec.properties if image is not None else {}
         read_wanted(flavor.vcpus, flavor.extra_specs, properties)
-        read_needs(flavor.vcpus, flavor.memory_mb, flavor.root_gb, flavor.extra_specs, properties)
+        read_needs(
+            flavor.vcpus, flavor.memory_mb, flavor.root_gb, flavor.extra_specs, properties, rt.settings.pci_aliases
+        )
         placing.check_wishes(rt.settings, request.scheduler_hints, flavor.extra_specs, properties)
         key = await _key(tx, ctx, request.key_name) if request.key_name else None
         await _check_zone_and_host(rt, tx, request)

@@ -6,6 +6,7 @@ from kilonova.compute import states
 from kilonova.compute.servers.submit import submit
 from kilonova.context import RequestContext
 from kilonova.db.servers import Server
+from kilonova.errors import Conflict
 from kilonova.runtime import Runtime
 
 SOFT_REBOOT_FROM = (states.ACTIVE,)
@@ -56,6 +57,9 @@ async def unpause(rt: Runtime, ctx: RequestContext, server: Server) -> None:
 
 
 async def suspend(rt: Runtime, ctx: RequestContext, server: Server) -> None:
+    if (server.claim or {}).get("pci_devices"):
+        # Its memory can be saved, the state of a device cannot.
+        raise Conflict(f"Cannot 'suspend' instance {server.uuid}: it has PCI devices of its host")
     await submit(
         rt, ctx, server, kind="suspend", action="suspend", task_state=states.SUSPENDING,
         vm_states=(states.ACTIVE,), values={"desired_power": states.POWER_SUSPENDED},

@@ -6,7 +6,7 @@ from kilonova.db.tables.aggregates import aggregate_hosts, aggregate_metadata, a
 from kilonova.db.tables.base import metadata
 from kilonova.db.tables.console_tokens import console_tokens
 from kilonova.db.tables.flavors import instance_type_projects, instance_types
-from kilonova.db.tables.hosts import compute_nodes, node_resources, services, tombstones
+from kilonova.db.tables.hosts import compute_nodes, node_resources, pci_devices, services, tombstones
 from kilonova.db.tables.instances import instances, tags
 from kilonova.db.tables.key_pairs import key_pairs
 from kilonova.db.tables.migrations import migrations
@@ -32,6 +32,7 @@ __all__ = [
     "node_resources",
     "operation_steps",
     "operations",
+    "pci_devices",
     "quota_classes",
     "quota_usages",
     "quotas",

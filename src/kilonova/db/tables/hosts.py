@@ -91,6 +91,18 @@ node_resources = sa.Table(
     comment="Resources of other classes than vCPUs, memory and disk",
 )
 
+pci_devices = sa.Table(
+    "pci_devices",
+    metadata,
+    sa.Column("node_id", sa.BigInteger, primary_key=True),
+    sa.Column("address", sa.String(16), primary_key=True),
+    sa.Column("resource_class", Name, nullable=False),
+    sa.Column("present", sa.Boolean, nullable=False, comment="Its host still gives it away"),
+    sa.Column("server_uuid", Uuid, comment="Who has it; no two servers have the same"),
+    sa.Index("ix_pci_devices_server_uuid", "server_uuid"),
+    comment="PCI devices that hosts give to guests",
+)
+
 tombstones = sa.Table(
     "tombstones",
     metadata,

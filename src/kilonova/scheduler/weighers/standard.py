@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kilonova.pci import PREFIX
 from kilonova.scheduler.picture import Node, Picture
 from kilonova.scheduler.request import SOFT_AFFINITY, SOFT_ANTI_AFFINITY, PlacementRequest
 from kilonova.scheduler.weighers.base import Numbers, Weigher, counts_on_hosts
@@ -77,6 +78,21 @@ class ServerGroupSoftAntiAffinityWeigher(Weigher):
         if group is None or group.policy != SOFT_ANTI_AFFINITY or not group.members:
             return None
         return counts_on_hosts(picture, group.members)
+
+
+class PCIWeigher(Weigher):
+    """Hosts with the fewest free PCI devices first: those with many are kept for who asks for many."""
+
+    name, option, sign = "PCIWeigher", "pci_weight_multiplier", -1.0
+
+    def raw(self, picture: Picture, request: PlacementRequest) -> Numbers | None:
+        pairs = [pair for kind, pair in picture.resources.items() if kind.startswith(PREFIX)]
+        if not pairs:
+            return None
+        free = np.zeros(len(picture), dtype=np.int64)
+        for most, used in pairs:
+            free += most - used
+        return free
 
 
 class MetricsWeigher(Weigher):

@@ -98,6 +98,7 @@ def spec(server: Server, settings: ComputeSettings, files: dict[str, str] | None
         machine_type=server.machine_type,
         cpu_model=server.cpu_model,
         nics=network_info.nics_of(server.network_info),
+        pci_devices=tuple((server.claim or {}).get("pci_devices") or ()),
     )
 
 

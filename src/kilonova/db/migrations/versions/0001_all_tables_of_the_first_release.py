@@ -113,6 +113,19 @@ def upgrade() -> None:
         comment="Resources of other classes than vCPUs, memory and disk",
     )
     op.create_table(
+        "pci_devices",
+        sa.Column("node_id", sa.BigInteger(), nullable=False),
+        sa.Column("address", sa.String(length=16), nullable=False),
+        sa.Column("resource_class", sa.String(length=255), nullable=False),
+        sa.Column("present", sa.Boolean(), nullable=False, comment="Its host still gives it away"),
+        sa.Column(
+            "server_uuid", sa.String(length=36), nullable=True, comment="Who has it; no two servers have the same"
+        ),
+        sa.PrimaryKeyConstraint("node_id", "address", name=op.f("pk_pci_devices")),
+        comment="PCI devices that hosts give to guests",
+    )
+    op.create_index("ix_pci_devices_server_uuid", "pci_devices", ["server_uuid"], unique=False)
+    op.create_table(
         "console_auth_tokens",
         sa.Column("id", Id, nullable=False),
         sa.Column("token_hash", sa.String(length=64), nullable=False, comment="SHA-256; the token is kept nowhere"),
