@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from kilonova.bus import Bus
+from kilonova.bus import ONE_AT_A_TIME, Bus
 from kilonova.bus.memory import MemoryBus
 from kilonova.bus.messages import Answer, Command, Heartbeat, Message, ServerQuestion, Wake
 from kilonova.bus.rabbit import RabbitBus, RabbitOptions
@@ -93,6 +93,25 @@ async def test_listeners_of_one_address_share_its_messages(connect: Connect) -> 
     assert two.messages
     ids = [wake.operation_id for wake in one.of(Wake) + two.of(Wake)]
     assert sorted(ids) == list(range(40))
+
+
+async def test_where_one_listener_counts_it_gets_everything_until_it_goes(connect: Connect) -> None:
+    """Of two roles `network` each would know a part of what planes have reported."""
+    sender, a, b = await connect(), await connect(), await connect()
+    one, two = Heard(), Heard()
+    (address,) = ONE_AT_A_TIME
+    first = await a.listen(address, one)
+    await b.listen(address, two)
+    for number in range(20):
+        await sender.send(address, Wake(operation_id=number))
+    await one.until(lambda: len(one.messages) == 20)
+    assert not two.messages
+    await first.close()
+    for number in range(20, 40):
+        await sender.send(address, Wake(operation_id=number))
+    await two.until(lambda: len(two.messages) == 20)
+    assert sorted(wake.operation_id for wake in two.of(Wake)) == list(range(20, 40))
+    assert len(one.messages) == 20
 
 
 async def test_a_question_gets_its_own_answer(connect: Connect) -> None:

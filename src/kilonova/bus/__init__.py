@@ -13,6 +13,9 @@ from typing import Protocol
 
 from kilonova.bus.messages import Answer, Message
 
+ONE_AT_A_TIME = frozenset({"network"})
+"""Addresses of which one listener gets every message, and another one takes over when that has gone."""
+
 Handler = Callable[[Message], Awaitable[Answer | None]]
 
 

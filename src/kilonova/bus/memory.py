@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
-from kilonova.bus import Handler
+from kilonova.bus import ONE_AT_A_TIME, Handler
 from kilonova.bus.messages import Answer, Message
 from kilonova.errors import KilonovaError, Unavailable
 
@@ -139,10 +139,11 @@ class MemoryBus:
             self._listeners.pop(subscription.address, None)
 
     def put(self, address: str, payload: bytes, reply: Reply | None) -> None:
-        """Hand one serialised message to the next listener in turn, if there is one."""
+        """Hand one serialised message to the next listener in turn (or the only one that counts), if there is one."""
         if self._closed or not (group := self._listeners.get(address)):
             return
-        group[next(self._turn) % len(group) if len(group) > 1 else 0].deliver(payload, reply)
+        first = len(group) == 1 or address in ONE_AT_A_TIME
+        group[0 if first else next(self._turn) % len(group)].deliver(payload, reply)
 
     def _dispatch(self, address: str, message: Message, reply: Reply | None) -> None:
         payload = _encode(message)

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 
-from kilonova.bus import Handler
+from kilonova.bus import ONE_AT_A_TIME, Handler
 from kilonova.bus.link import BROKER_ERRORS, CLOSE, CONNECT, Link, RabbitOptions, within
 from kilonova.bus.messages import Answer, Message
 from kilonova.errors import KilonovaError, Transient, Unavailable
@@ -59,7 +59,8 @@ class RabbitSubscription:
         channel = await connection.channel(publisher_confirms=False)
         await channel.set_qos(prefetch_count=self._concurrency)
         name = self._bus.queue_name(self.address)
-        queue = await channel.declare_queue(name, durable=False, arguments=_QUEUE_ARGUMENTS)
+        alone = {"x-single-active-consumer": True} if self.address in ONE_AT_A_TIME else {}
+        queue = await channel.declare_queue(name, durable=False, arguments=_QUEUE_ARGUMENTS | alone)
         underlay = await channel.get_underlay_channel()
         # A queue that goes with its node ends its consumers and nothing else.
 
