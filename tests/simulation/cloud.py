@@ -116,6 +116,8 @@ class Plan:
             max_attempts=self.max_attempts,
             resume_guests_state_on_host_boot=self.resume_guests,
             reclaim_instance_interval=self.reclaim,
+            # Guests that are left are not reaped, or nobody would see that they were.
+            running_deleted_instance_action="noop",
         )
 
 

@@ -50,11 +50,14 @@ APART = "22222222-2222-3333-4444-555555555555"
 TOGETHER = "33333333-2222-3333-4444-555555555555"
 """Server groups with strict anti-affinity and affinity."""
 GPU_FLAVOR = "3"
-"""One vCPU, one of the two CUSTOM_GPU and one of the two PCI devices that each host has."""
+"""One vCPU and one of the two CUSTOM_GPU that each host has."""
+RICH_FLAVOR = "4"
+"""The same, and one of the two PCI devices."""
 ALIASES = read_aliases(['{"name": "nic", "vendor_id": "8086", "product_id": "10fb"}'])
 DEVICES = tuple(read_device(f"0000:81:00.{number}=8086:10fb") for number in range(2))
 TOKEN = "gAAAAA-token-of-the-service-user"
-SETTINGS = ComputeSettings(reclaim_instance_interval=1e9, pci_aliases=ALIASES)
+# Guests that are left are not reaped, or nobody would see that they were.
+SETTINGS = ComputeSettings(reclaim_instance_interval=1e9, pci_aliases=ALIASES, running_deleted_instance_action="noop")
 
 VerbHook = Callable[[str, str, str, str], Awaitable[None]]
 """(host, verb, 'before' or 'after', server): may raise as the hypervisor would."""

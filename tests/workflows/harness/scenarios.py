@@ -19,7 +19,7 @@ from kilonova.db.servers import Server
 from kilonova.db.tables import instance_types
 from kilonova.runtime import Runtime
 from tests.workflows.harness.audit import GONE
-from tests.workflows.harness.cloud import APART, GPU_FLAVOR, NETWORK, PASSWORD, TOGETHER, FaultCloud
+from tests.workflows.harness.cloud import APART, GPU_FLAVOR, NETWORK, PASSWORD, RICH_FLAVOR, TOGETHER, FaultCloud
 from tests.workflows.harness.director import Director
 
 Verb = Callable[[Runtime, RequestContext, Server], Awaitable[Any]]
@@ -88,11 +88,12 @@ class Scenario:
 
 async def create(cloud: FaultCloud, scenario: Scenario, networks: list[dict[str, Any]] | None) -> str | None:
     if scenario.special:
-        return await cloud.create(networks=networks, flavor=GPU_FLAVOR, group=APART)
+        return await cloud.create(networks=networks, flavor=RICH_FLAVOR, group=APART)
     return await cloud.create(networks=networks)
 
 
-GPU_SPECS = {"resources:CUSTOM_GPU": "1", "pci_passthrough:alias": "nic:1"}
+_GPU = {"resources:CUSTOM_GPU": "1"}
+_RICH = _GPU | {"pci_passthrough:alias": "nic:1"}
 _TWO = [{"uuid": NETWORK}, {"uuid": NETWORK}]
 _BUILT = {"disks": 1, "config_drive": 1, "defined": 1, "running": 1}
 
@@ -216,7 +217,8 @@ async def make_template(directory: Path, scenario: Scenario) -> None:
 
         async def flavor(tx: Any) -> None:
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-            for number, vcpus, specs in (("1", 1, {}), ("2", 2, {}), (GPU_FLAVOR, 1, GPU_SPECS)):
+            sizes = ("1", 1, {}), ("2", 2, {}), (GPU_FLAVOR, 1, _GPU), (RICH_FLAVOR, 1, _RICH)
+            for number, vcpus, specs in sizes:
                 await tx.execute(
                     sa.insert(instance_types).values(
                         flavorid=number, name=f"m{number}", vcpus=vcpus, memory_mb=512 * vcpus, root_gb=vcpus,
