@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -252,6 +253,47 @@ async def test_a_command_that_waits_for_its_secrets_gets_those_of_another_try(tm
         assert (await bench.heard.result(command.key)).error is None
         assert not agent._works
         assert bench.driver.effects(SERVER) == {"disks": 1, "defined": 1, "running": 1}
+
+
+async def test_a_command_whose_secrets_do_not_come_again_gives_its_server_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its operation may have ended meanwhile. Should it be asked for after all, it is done."""
+    gate = Gate("running")
+    command = make_command(secrets=Secrets(admin_password="pw"))
+    async with make_bench(tmp_path, script=gate) as bench:
+        agent = await bench.agent(drain_timeout=0.0)
+        await bench.send(command)
+        await gate.reached.wait()
+        await bench.stop(agent)
+        monkeypatch.setattr("kilonova.agent.agent._ASKED_AGAIN", 0.01)
+        agent = await bench.agent()
+        while agent._works:
+            await asyncio.sleep(0.01)
+        assert (agent._lanes, bench.heard.results(command.key)) == ({}, [])
+        gate.open.set()
+        await bench.send(command)
+        assert (await bench.heard.result(command.key)).error is None
+
+
+async def test_a_journal_that_cannot_be_read_is_the_hosts_failure_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_bench(tmp_path) as bench:
+        await bench.agent()
+        await bench.send(make_command())
+        await bench.heard.result(make_command().key)
+
+        async def full(*args: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        rebuild = make_command("2/rebuild/do/0.0", "rebuild", RebuildArgs(spec=make_spec(), marker="2"))
+        monkeypatch.setattr(bench.journal, "marked", full)
+        await bench.send(rebuild)
+        result = await bench.heard.result(rebuild.key)
+        assert result.error_kind == "host"
+        assert result.error is not None
+        assert "its journal cannot be written (database or disk is full)" in result.error
 
 
 async def test_a_stopping_agent_lets_what_runs_end_and_sends_its_result(tmp_path: Path) -> None:

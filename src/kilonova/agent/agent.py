@@ -21,6 +21,7 @@ from kilonova.agent.allocation import Allocation
 from kilonova.agent.commands import VERBS, Context, NoImages, decode_args
 from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
+from kilonova.agent.marks import ServerMarks, no_journal
 from kilonova.agent.precache import Precache
 from kilonova.agent.provider_config import NOTHING_MORE, Additions
 from kilonova.agent.report import Periodic, Pulse, Reporter, Ticker
@@ -37,6 +38,9 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROGRESS = 0.1
 """Seconds between two progress reports of one command at first, each later one twice as long after the one before,
 up to a second; quick commands send none."""
+_ASKED_AGAIN = 90.0
+"""Seconds for which a command waits to be sent again with its secrets: six rounds of a conductor that wants it. Then
+its server is free for others' commands and for reports; should it be asked for after all, it is taken up anew."""
 
 
 class _Work:
@@ -53,6 +57,7 @@ class _Work:
         "stopped_by",
         "task",
         "timer",
+        "waiting",
     )
 
     def __init__(self, command: Command, secrets: Secrets | None) -> None:
@@ -67,6 +72,7 @@ class _Work:
         self.progress = ("", 0)
         self.patience = _PROGRESS
         self.timer: asyncio.TimerHandle | None = None
+        self.waiting: asyncio.TimerHandle | None = None
 
     def yields_to(self, other: _Work) -> bool:
         """Whether `other` makes this one pointless."""
@@ -168,6 +174,8 @@ class Agent:
         if tasks:
             await asyncio.wait(tasks, timeout=self._drain_timeout)
         for work in list(self._works.values()):
+            if work.waiting is not None:
+                work.waiting.cancel()
             if work.task is not None:
                 work.task.cancel()
         if tasks:
@@ -202,8 +210,7 @@ class Agent:
             recorded = await self._journal.record(self.host, command, self._epoch_seconds())
         except sqlite3.Error as error:
             log.error("agent.journal_failed", host=self.host, key=command.key, error=str(error))
-            message = f"Host '{self.host}' cannot take work: its journal cannot be written ({error})."
-            await self._send(command.reply_to, self._failed(command, message, "host"))
+            await self._send(command.reply_to, self._failed(command, no_journal(self.host, error), "host"))
             return
         if recorded.state is State.DONE and recorded.result is not None:
             await self._send(command.reply_to, recorded.result)
@@ -237,6 +244,13 @@ class Agent:
         lane.append(work)
         if work.secrets is not None:
             self._run(work)
+        else:
+            work.waiting = asyncio.get_running_loop().call_later(_ASKED_AGAIN, self._not_asked_again, work)
+
+    def _not_asked_again(self, work: _Work) -> None:
+        if work.task is None:
+            log.info("agent.command_not_asked_again", host=self.host, key=work.command.key)
+            self._leave(work)
 
     def _run(self, work: _Work) -> None:
         lane = self._lanes[work.command.server_uuid]
@@ -283,7 +297,7 @@ class Agent:
                 images=self._images,
                 secrets=work.secrets or Secrets(),
                 progress=lambda stage, percent: self._progress(work, stage, percent),
-                marks=_ServerMarks(self._journal, self.host, command.server_uuid),
+                marks=ServerMarks(self._journal, self.host, command.server_uuid),
             )
             if verb.builds and self._builds is not None:
                 async with self._builds:
@@ -317,8 +331,9 @@ class Agent:
         await self._send(work.command.reply_to, result)
 
     def _leave(self, work: _Work) -> None:
-        if work.timer is not None:
-            work.timer.cancel()
+        for timer in (work.timer, work.waiting):
+            if timer is not None:
+                timer.cancel()
         if self._works.pop(work.command.key, None) is not None:
             families.COMMANDS_OPEN.dec()
         lane = self._lanes.get(work.command.server_uuid, [])
@@ -397,21 +412,6 @@ _KINDS: tuple[tuple[type[KilonovaError], str], ...] = (
     (Invalid, "invalid"),
     (Transient, "transient"),
 )
-
-
-class _ServerMarks:
-    """`commands.Marks` over the journal."""
-
-    def __init__(self, journal: Journal, host: str, server_uuid: str) -> None:
-        self._journal = journal
-        self._host = host
-        self._server = server_uuid
-
-    async def get(self) -> str | None:
-        return await self._journal.marked(self._host, self._server)
-
-    async def set(self, mark: str) -> None:
-        await self._journal.mark(self._host, self._server, mark)
 
 
 def read_boot_id() -> str:

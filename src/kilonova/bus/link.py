@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import aio_pika
-import aiormq.exceptions
 import msgspec
 import structlog
 from aio_pika.abc import AbstractConnection
@@ -25,7 +24,9 @@ CLOSE = 2.0
 """Seconds to take leave of a broker; it notices by itself, too."""
 _RETRY = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds between rounds of attempts to connect; the last one repeats."""
-BROKER_ERRORS = (aiormq.exceptions.AMQPError, OSError, RuntimeError, TimeoutError)
+BROKER_ERRORS = (Exception,)
+"""What the library raises where a connection breaks: its own errors, those of sockets, and now and then a bare
+Exception, by which line was being read. A kind left out here would end what makes connections anew, for good."""
 
 T = TypeVar("T")
 OnOpen = Callable[[AbstractConnection], Awaitable[None]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from kilonova.compute import attach, network_info
+from kilonova.compute import attach, late_ports, network_info
 from kilonova.context import RequestContext
 from kilonova.db import servers
 from kilonova.db.engine import Tx
@@ -27,7 +27,8 @@ async def refresh(rt: Runtime, server_uuid: str) -> bool:
     server = await rt.db.read(lambda tx: servers.get(tx, server_uuid))
     if server is None or server.deleting or server.host is None:
         return True
-    found = in_order(server, await rt.network.find("ports", {"device_id": server_uuid}))
+    found = await rt.network.find("ports", {"device_id": server_uuid})
+    found = in_order(server, await late_ports.give_back(rt, server, found))
     lost = {nic.port_id for nic in network_info.nics_of(server.network_info)} - {port["id"] for port in found}
     if lost and server.vm_state in attach.FROM:
         return await _detach(rt, server, lost)

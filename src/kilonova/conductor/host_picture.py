@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kilonova.db.engine import Database, Tx
-from kilonova.db.hosts import COMPUTE
+from kilonova.db.hosts import COMPUTE, hearing_clock, slack_of
 from kilonova.db.scheduling import SELECT, nodes_of, read_aggregates, read_generations
 from kilonova.db.tables import aggregates, compute_nodes, instances, operations, services
 from kilonova.db.tables.operations import OPEN
@@ -53,7 +53,8 @@ _BY_ID = SELECT.where(compute_nodes.c.id.in_(sa.bindparam("ids", expanding=True,
 
 def _marks() -> sa.CompoundSelect[Any]:
     s, o, i = services.c, operations.c, instances.c
-    late = sa.or_(s.forced_down, s.last_seen <= database_seconds() - sa.bindparam("silence", type_=sa.Double()))
+    clock = hearing_clock(sa.bindparam("slack", type_=sa.Double()))
+    late = sa.or_(s.forced_down, s.last_seen <= clock - sa.bindparam("silence", type_=sa.Double()))
     nothing = sa.literal("", sa.String())
     return sa.union_all(
         sa.select(
@@ -91,6 +92,7 @@ class HostPicture:
         self.world = world
         self.picture = Picture(default_zone=settings.default_availability_zone)
         self._down_time = settings.service_down_time
+        self._slack = slack_of(settings.report_interval)
         self._missed = missed
         self._since = 0.0
         """When the look before was, on the database's clock."""
@@ -125,7 +127,7 @@ class HostPicture:
             # In a full read every row comes anyway.
             since = _NEVER if full else self._since - OVERLAP
             silence = self._down_time + self._missed(self._down_time)
-            return list(await tx.execute(_MARKS, {"since": since, "silence": silence}))
+            return list(await tx.execute(_MARKS, {"since": since, "silence": silence, "slack": self._slack}))
 
         marks = await self.db.read(look)
         if not full:

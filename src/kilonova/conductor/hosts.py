@@ -13,7 +13,7 @@ from kilonova.bus.messages import Heartbeat, Heartbeats, HostReport
 from kilonova.conductor.nodes import ensure_node
 from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Database, Tx
-from kilonova.db.hosts import COMPUTE
+from kilonova.db.hosts import COMPUTE, CONDUCTOR, forgive_silence, hearing_clock, slack_of
 from kilonova.db.tables import services
 from kilonova.db.types import database_seconds
 from kilonova.reconcile.host_boot import start_guests
@@ -44,6 +44,9 @@ class Hosts:
         self.settings = settings
         self._remember = pace.host_state
         self._missed = missed
+        self._slack = slack_of(settings.report_interval)
+        self._heard_at: float | None = None
+        """When a conductor's heartbeat was last stored here."""
         self._beats: set[tuple[str, str]] = set()
         self._ids: dict[tuple[str, str], int] = {}
         self._up: dict[str, tuple[float, bool]] = {}
@@ -72,12 +75,13 @@ class Hosts:
             return known[1]
         limit = self.settings.service_down_time
         limit += self._missed(limit)
+        clock = hearing_clock(self._slack)
 
         async def work(tx: Tx) -> bool:
             c = services.c
-            query = sa.select(
-                sa.and_(sa.not_(c.forced_down), c.last_seen > database_seconds() - limit).label("up")
-            ).where(c.host == host, c.binary == COMPUTE)
+            query = sa.select(sa.and_(sa.not_(c.forced_down), c.last_seen > clock - limit).label("up")).where(
+                c.host == host, c.binary == COMPUTE
+            )
             row = (await tx.execute(query)).first()
             return bool(row.up) if row else False
 
@@ -134,8 +138,13 @@ class Hosts:
             return
         beats, self._beats = self._beats, set()
         unknown = [key for key in beats if key not in self._ids]
+        heard = any(binary == CONDUCTOR for _, binary in beats)
+        now = self.world.monotonic()
+        anew = heard and (self._heard_at is None or now - self._heard_at > self._slack)
 
         async def work(tx: Tx) -> None:
+            if anew:
+                await forgive_silence(tx, self.settings.service_down_time, self._slack)
             if unknown:
                 await self._learn(tx, unknown)
             ids = [self._ids[key] for key in beats if key in self._ids]
@@ -151,6 +160,8 @@ class Hosts:
         except Exception:
             self._beats |= beats
             raise
+        if heard:
+            self._heard_at = now
 
     async def _learn(self, tx: Tx, unknown: list[tuple[str, str]]) -> None:
         rows = await tx.execute(

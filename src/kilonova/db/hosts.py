@@ -91,6 +91,42 @@ class Statistics:
     disk_available_least: int
 
 
+CONDUCTOR = "nova-conductor"
+
+
+def newest_hearing() -> sa.ScalarSelect[Any]:
+    """When a conductor last heard one, itself or another, over the bus: the proof that somebody can be heard."""
+    return sa.select(sa.func.max(services.c.last_seen)).where(services.c.binary == CONDUCTOR).scalar_subquery()
+
+
+def hearing_clock(slack: float | sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+    """The database's clock, but for times at which nobody was heard for more than `slack` seconds: it stands then."""
+    latest = newest_hearing() + slack
+    return sa.case((latest < database_seconds(), latest), else_=database_seconds())
+
+
+def slack_of(report_interval: float) -> float:
+    """Seconds without any heartbeat that are nothing unusual: two may be lost or late."""
+    return 2.0 * report_interval + 2.0
+
+
+async def forgive_silence(tx: Tx, service_down_time: float, slack: float) -> None:
+    """Nobody was heard for a while, and now somebody is: the time in between counts for nobody's silence.
+
+    For the transaction that stores the first heartbeat of a conductor. Done by several at once it counts once.
+    """
+    query = sa.select(newest_hearing().label("heard"), database_seconds().label("now"))
+    row = (await tx.execute(query)).one()
+    if row.heard is None or row.now - row.heard <= slack:
+        return
+    c = services.c
+    await tx.execute(
+        sa.update(services)
+        .where(c.last_seen > row.heard - service_down_time, c.last_seen <= row.heard)
+        .values(last_seen=c.last_seen + (row.now - row.heard))
+    )
+
+
 def _up(service_down_time: float) -> sa.ColumnElement[bool]:
     c = services.c
     return sa.and_(sa.not_(c.forced_down), c.last_seen > database_seconds() - service_down_time)
