@@ -303,6 +303,7 @@ class Cloud:
                 )
             # Taps live in the kernel.
             guest.taps = []
+            self.hypervisor.note(guest)
         await asyncio.sleep(self.weather.chance.choice((2.0, 40.0, 100.0)) * self.weather.chance.random())
         self.revivals -= 1
         self._start_host(host.name, host.boot + 1)

@@ -47,15 +47,15 @@ class Store:
         self.raw = raw
         self.writing = False
         self.commits = 0
-        self.check: Callable[[], None] = lambda: None
-        """Called after every commit."""
+        self.check: Callable[[str], None] = lambda work: None
+        """Called after every commit, with what it was for."""
 
     def begin_run(self) -> None:
         self.raw.execute("BEGIN")
         self.commits = 0
 
     def end_run(self) -> None:
-        self.check = lambda: None
+        self.check = lambda work: None
         self.raw.execute("ROLLBACK")
         self.writing = False
 
@@ -64,12 +64,12 @@ class Store:
         self.writing = True
         self.raw.execute("SAVEPOINT one")
 
-    def commit(self) -> None:
+    def commit(self, work: str) -> None:
         if self.writing:
             self.writing = False
             self.raw.execute("RELEASE one")
             self.commits += 1
-            self.check()
+            self.check(work)
 
     def rollback(self) -> None:
         if self.writing:
@@ -165,17 +165,17 @@ class SimDatabase(Database):
         if store.writing:
             weather.trace.did(self._node, f"commits {_name(work)}")
             if weather.happens(weather.commit_unknown):
-                await self._commit_unknown()
-            store.commit()
+                await self._commit_unknown(_name(work))
+            store.commit(_name(work))
         await weather.pass_by()
         if weather.happens(weather.slow_commit):
             await asyncio.sleep(40.0 * weather.chance.random() ** 2)
         return result
 
-    async def _commit_unknown(self) -> None:
+    async def _commit_unknown(self, work: str) -> None:
         weather = self._weather
         happened = weather.chance.random() < 0.5
-        self._store.commit() if happened else self._store.rollback()
+        self._store.commit(work) if happened else self._store.rollback()
         weather.trace.fault(self._node, "commit unknown", "it happened" if happened else "it did not happen")
         await weather.pass_by()
         raise CommitUnknown

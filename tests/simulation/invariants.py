@@ -67,19 +67,56 @@ class Broken(Exception):
     """An invariant does not hold."""
 
 
-def check_commit(cloud: Cloud) -> None:
-    """Raises Broken."""
-    raw = cloud.store.raw
-    if raw.execute(_ANY).fetchone()[0]:
-        for name, query in _ALWAYS.items():
-            rows = raw.execute(query).fetchall()
-            if rows:
-                raise Broken(f"{name}: {rows[0]}")
-    limits = [limit for limit in (cloud.plan.quota, cloud.plan.own_quota) if limit >= 0]
-    if limits:
-        (used,) = raw.execute("SELECT coalesce(max(instances), 0) FROM quota_usages").fetchone()
-        if used > min(limits):
-            raise Broken(f"{used} servers with a quota of {min(limits)}")
+class Commits:
+    """Looks after each commit of a run."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._before: dict[str, tuple[int, int | None]] = {}
+        """Of each server its power state and its operation."""
+        self._free_since: dict[str, float] = {}
+
+    def check(self, work: str) -> None:
+        """`work`: what was committed. Raises Broken."""
+        cloud, raw = self._cloud, self._cloud.store.raw
+        if raw.execute(_ANY).fetchone()[0]:
+            for name, query in _ALWAYS.items():
+                rows = raw.execute(query).fetchall()
+                if rows:
+                    raise Broken(f"{name}: {rows[0]}")
+        limits = [limit for limit in (cloud.plan.quota, cloud.plan.own_quota) if limit >= 0]
+        if limits:
+            (used,) = raw.execute("SELECT coalesce(max(instances), 0) FROM quota_usages").fetchone()
+            if used > min(limits):
+                raise Broken(f"{used} servers with a quota of {min(limits)}")
+        self._check_power(work)
+
+    def _check_power(self, work: str) -> None:
+        """What a report made of a server was so after the last operation on it had ended."""
+        cloud = self._cloud
+        now: dict[str, tuple[int, int | None]] = {
+            uuid: (power, operation)
+            for uuid, power, operation in cloud.store.raw.execute(
+                "SELECT uuid, power_state, operation_id FROM instances"
+            )
+        }
+        for uuid, (power, operation) in now.items():
+            before = self._before.get(uuid)
+            since = self._free_since.get(uuid)
+            if work == "PowerStates._differs" and before and since is not None and before[0] != power:
+                history = cloud.hypervisor.states.get(uuid, [])
+                ends = [start for start, _ in history[1:]] + [float("inf")]
+                seen = {int(state) for (_, state), end in zip(history, ends, strict=False) if end >= since}
+                if power not in seen:
+                    raise Broken(
+                        f"a report of before the last operation counted: server {uuid} is said to have power state"
+                        f" {power}, its guest had {sorted(seen)} since {since:.4f}"
+                    )
+            if operation is not None:
+                self._free_since.pop(uuid, None)
+            elif before is not None and before[1] is not None:
+                self._free_since[uuid] = cloud.loop.now
+        self._before = now
 
 
 STATES = {
@@ -158,6 +195,9 @@ def _effects(cloud: Cloud) -> list[str]:
         if total[uuid, verb] > most:
             wrong.append(f"{uuid}: '{verb}' took effect {total[uuid, verb]} times, was asked for {most} times")
 
+    for (uuid, marker), times in cloud.hypervisor.reboots.items():
+        if times > 1:
+            wrong.append(f"{uuid}: reboot {marker} took effect {times} times")
     attempts = cloud.plan.max_attempts - 1
     for uuid in sorted(uuids):
         compare(uuid, "rebooted", ("reboot",))

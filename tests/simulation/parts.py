@@ -6,9 +6,11 @@ import asyncio
 import datetime as dt
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+from kilonova.agent.driver import PowerState
 from kilonova.agent.journal import Journal
 from kilonova.agent.sim.state import CachedImage, SimGuest, SimHost, SimState
 from kilonova.agent.sqlite_writer import SqliteWriter
@@ -185,11 +187,27 @@ class SimHypervisor(SimState):
         self._weather = weather
         self._plugged = plugged
         self.hosts: dict[str, SimHost] = {}
+        self.reboots: Counter[tuple[str, str]] = Counter()
+        """How often each marker's reboot took effect, by server."""
+        self._rebooted: Counter[str] = Counter()
+        self.states: dict[str, list[tuple[float, PowerState]]] = {}
+        """Of each server what its guest's power state was, and from when on."""
+
+    def note(self, guest: SimGuest) -> None:
+        """After a guest's power state may have changed."""
+        known = self.states.setdefault(guest.uuid, [])
+        if not known or known[-1][1] != guest.power_state:
+            known.append((self._weather.loop.now, guest.power_state))
+        total = guest.effects.get("rebooted", 0)
+        if total > self._rebooted[guest.uuid]:
+            self.reboots[guest.uuid, guest.boot_marker] += total - self._rebooted[guest.uuid]
+            self._rebooted[guest.uuid] = total
 
     async def host(self, name: str) -> SimHost:
         return self.hosts.setdefault(name, SimHost())
 
     async def save(self, host: str, guest: SimGuest) -> None:
+        self.note(guest)
         if guest.taps:
             self._plugged(host, guest)
         await self._weather.pass_by()

@@ -67,7 +67,7 @@ class Simulator:
         story = Story(cloud, weather.chance)
         store.clock = lambda: 1_893_456_000.0 + loop.now
         store.begin_run()
-        store.check = lambda: invariants.check_commit(cloud)
+        store.check = invariants.Commits(cloud).check
         journal.clear()
         problems: list[str] = []
 

@@ -90,6 +90,8 @@ class Story:
         self.turns = chance.randint(2, 7)
         self.haste = chance.choice((0.05, 1.0, 8.0))
         """Seconds between two requests of a user, on average."""
+        self.restless = chance.choice((0.05, 0.08, 0.3))
+        """Share of turns in which a guest powers itself off."""
 
     async def tell(self) -> None:
         """All users' requests, and what befalls hosts meanwhile."""
@@ -115,8 +117,12 @@ class Story:
             roll = self.chance.random()
             if not alive or roll < 0.2:
                 await self._boot()
-            elif roll < 0.25:
-                await self._goes_off()
+            elif roll < 0.2 + self.restless:
+                uuid = await self._goes_off()
+                for _ in range(self.chance.choice((0, 1, 2)) if uuid in alive else 0):
+                    # Its owner sees it first.
+                    await asyncio.sleep(self.chance.choice((0.1, 1.0, 2.0, 6.0)) * self.chance.random())
+                    await self._do("reboot hard", uuid)
             else:
                 await self._act(self.chance.choice(alive))
 
@@ -141,8 +147,10 @@ class Story:
         self.known.created.update(made or ())
 
     async def _act(self, uuid: str) -> None:
+        await self._do(await self._choose(uuid), uuid)
+
+    async def _do(self, name: str, uuid: str) -> None:
         cloud = self.cloud
-        name = await self._choose(uuid)
         verb = VERBS[name][1]
 
         async def act(rt: Runtime) -> bool:
@@ -168,19 +176,21 @@ class Story:
         names = fitting if fitting and self.chance.random() < 0.85 else list(VERBS)
         return self.chance.choices(names, [VERBS[name][0] for name in names])[0]
 
-    async def _goes_off(self) -> None:
-        """A guest powers itself off."""
+    async def _goes_off(self) -> str | None:
+        """A guest powers itself off; returns its server."""
         found = [
             (name, guest.uuid)
             for name, host in sorted(self.cloud.hosts.items())
             for guest in host.driver._host.guests.values()
             if guest.defined and guest.power_state == PowerState.RUNNING
         ]
-        if found:
-            name, uuid = self.chance.choice(found)
-            self.cloud.trace.fault(name, "guest goes off", uuid[:8])
-            self.known.turned_off.add(uuid)
-            await self.cloud.hosts[name].driver.guest_changes(uuid, PowerState.SHUTDOWN)
+        if not found:
+            return None
+        name, uuid = self.chance.choice(found)
+        self.cloud.trace.fault(name, "guest goes off", uuid[:8])
+        self.known.turned_off.add(uuid)
+        await self.cloud.hosts[name].driver.guest_changes(uuid, PowerState.SHUTDOWN)
+        return uuid
 
     async def _ask(self, what: str, verb: Any) -> Any:
         trace = self.cloud.trace

@@ -62,6 +62,8 @@ class Weather:
         self.lost = rate(0.06)
         self.doubled = rate(0.06)
         self.late = rate(0.08)
+        self.slow_answers = rate(0.9, 0.3)
+        """Share of answers that come so late that much may have happened meanwhile."""
         self.broker_away = rate(0.03, 0.3)
         self.database_away = rate(0.02, 0.4)
         self.commit_unknown = rate(0.05, 0.4)
@@ -86,6 +88,7 @@ class Weather:
 
     def calm(self) -> None:
         """From now on nothing goes wrong any more."""
+        self.slow_answers = 0.0
         self.lost = self.doubled = self.late = self.broker_away = self.database_away = self.commit_unknown = 0.0
         self.deadlock = self.slow_commit = self.network_away = self.verb_fails = self.journal_fails = 0.0
         self.strikes = 0
@@ -122,6 +125,9 @@ class Weather:
         if self.happens(self.late):
             delays = [self.chance.choice((0.5, 4.0, 20.0, 70.0)) * self.chance.random()]
             self.trace.fault(sender, "late", f"{what} to {address} by {delays[0]:.2f} s")
+        if what == "Answer" and self.happens(self.slow_answers):
+            delays = [8.0 * self.chance.random()]
+            self.trace.fault(sender, "slow answer", f"by {delays[0]:.2f} s")
         if self.happens(self.doubled):
             delays.append(delays[0] + self.chance.choice((0.001, 1.0, 30.0)) * self.chance.random())
             self.trace.fault(sender, "doubled", f"{what} to {address}")
