@@ -70,6 +70,21 @@ async def test_what_is_older_than_something_seen_is_refused(
     assert (await journal.record("h1", make_command(late), 2.0)).state is state
 
 
+async def test_a_late_copy_of_what_newer_work_left_behind_is_refused_and_goes_in_the_end(journal: Journal) -> None:
+    left = make_command("1/build/do/0.0", secrets=Secrets(admin_password="pw"))
+    await journal.record("h1", left, 1.0)
+    assert (await journal.record("h1", make_command("1/build/do/0.1"), 1.0)).state is State.NEW
+    assert (await journal.record("h1", left, 1.0)).state is State.RUNNING
+    newer = make_command("2/destroy/do/0.0")
+    await journal.record("h1", newer, 2.0)
+    assert (await journal.record("h1", left, 2.0)).state is State.OLD
+    await journal.finish("h1", ended(newer), 2.0)
+    await journal.prune(2.0, 0.0)
+    assert len(await journal.unfinished("h1")) == 2
+    await journal.prune(3.0, 0.0)
+    assert await journal.unfinished("h1") == []
+
+
 async def test_a_conductor_that_counts_its_tries_anew_is_not_refused(journal: Journal) -> None:
     """Its predecessor's first try may never have left the broker."""
     await journal.record("h1", make_command("1/build/do/0.3"), 1.0)

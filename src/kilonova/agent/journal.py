@@ -138,6 +138,9 @@ class Journal:
             if row is not None:
                 if row[2] is not None:
                     return Recorded(State.DONE, msgspec.msgpack.decode(row[2], type=Result))
+                if _newest(db, host, command.server_uuid) > key.rank:
+                    # Nobody asked for it any more, newer work came, and here is a late copy.
+                    return Recorded(State.OLD)
                 if row[1] != command.reply_to:
                     db.execute("UPDATE command SET reply_to = ? WHERE id = ?", (command.reply_to, row[0]))
                 return Recorded(State.RUNNING)
@@ -209,11 +212,17 @@ class Journal:
     async def prune(self, ended_before: float, seen_before: float) -> int:
         """Drop results and tombstones older than these times (seconds since the epoch); the number of results dropped.
 
-        A tombstone stays while its server has an unfinished command.
+        A tombstone stays while its server has an unfinished command; one that later operations have long left behind,
+        as nobody asked for it again, goes too.
         """
 
         def job(db: sqlite3.Connection) -> int:
             dropped = db.execute("DELETE FROM command WHERE ended < ?", (ended_before,)).rowcount
+            db.execute(
+                "DELETE FROM command WHERE ended IS NULL AND EXISTS (SELECT 1 FROM newest n WHERE n.host = command.host"
+                " AND n.server = command.server AND n.operation > command.operation AND n.seen < ?)",
+                (ended_before,),
+            )
             db.execute(
                 "DELETE FROM newest WHERE seen < ? AND NOT EXISTS (SELECT 1 FROM command c"
                 " WHERE c.host = newest.host AND c.server = newest.server AND c.ended IS NULL)",
@@ -226,10 +235,7 @@ class Journal:
 
 def _advance(db: sqlite3.Connection, host: str, server: str, key: Key, now: float) -> bool:
     """Note the key as its server's newest. False when something newer was seen already."""
-    row = db.execute(
-        "SELECT operation, attempt, undo FROM newest WHERE host = ? AND server = ?", (host, server)
-    ).fetchone()
-    if row is not None and key.rank < row:
+    if key.rank < _newest(db, host, server):
         return False
     db.execute(
         "INSERT INTO newest (host, server, operation, attempt, undo, seen) VALUES (?, ?, ?, ?, ?, ?)"
@@ -238,6 +244,14 @@ def _advance(db: sqlite3.Connection, host: str, server: str, key: Key, now: floa
         (host, server, *key.rank, now),
     )
     return True
+
+
+def _newest(db: sqlite3.Connection, host: str, server: str) -> tuple[int, int, int]:
+    """The rank of the newest command that was seen of this server."""
+    row = db.execute(
+        "SELECT operation, attempt, undo FROM newest WHERE host = ? AND server = ?", (host, server)
+    ).fetchone()
+    return row or (-1, -1, -1)
 
 
 @contextlib.contextmanager
