@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import compare, creates, footprint, profile, results, scene, scheduler, statements
+from bench.document import write
 from bench.processes import Client, Server, load_average
 from bench.watch import Watch
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 FILL = 1000
 
 
@@ -185,14 +184,6 @@ def run(bench: Bench, parts: list[str], fill: int) -> None:
         bench.kill()
 
 
-def write(text: str) -> None:
-    """Replace what is between the marks of docs/performance.md."""
-    document = DOCUMENT.read_text()
-    head, rest = document.split(BEGIN, 1)
-    _, tail = rest.split(END, 1)
-    DOCUMENT.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
@@ -217,7 +208,7 @@ def main() -> None:
         text = results.tables(bench.found)
         print(text)
         if given.write:
-            write(text)
+            write("measured", text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ sockets. All of it shares the machine.
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.document import write
 from bench.processes import Client
 from tests.support.cluster import IMAGE, Cluster, Member, make_cluster
 from tests.support.mariadb import MariaDB
@@ -195,6 +197,7 @@ def servers() -> Iterator[tuple[MariaDB, Broker]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--only", choices=("burst", "heartbeats"))
     parser.add_argument("--servers", type=int, default=1000)
     parser.add_argument("--hosts", type=int, default=10_000, help="That only report.")
@@ -212,10 +215,14 @@ def main() -> None:
                         client.close()
         if chosen.only != "burst":
             heartbeats(mariadb, broker, found, chosen.hosts, 30.0)
-    print(
-        f"\n{psutil.cpu_count()} CPUs, {psutil.virtual_memory().total / (1 << 30):.0f} GiB, CPython"
-        f" {platform.python_version()}; load average before: {load:.1f}\n\n{found.table()}"
+    text = (
+        f"Measured on {dt.datetime.now(dt.UTC):%Y-%m-%d}, {psutil.cpu_count()} CPUs,"
+        f" {psutil.virtual_memory().total / (1 << 30):.0f} GiB, CPython {platform.python_version()}; the machine's load"
+        f" average before the run was {load:.1f}.\n\n{found.table()}"
     )
+    print("\n" + text)
+    if chosen.write:
+        write("cluster", text)
 
 
 def measure(cluster: Cluster, clients: list[Client], count: int, found: Found) -> None:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kilonova.scheduler.node import Aggregate, Node
 from kilonova.scheduler.options import DEFAULT_FILTERS, SchedulerOptions
 from kilonova.scheduler.pick import place
-from kilonova.scheduler.picture import DOWN, Aggregate, Node, Picture
+from kilonova.scheduler.picture import DOWN, Picture
 from kilonova.scheduler.registry import make_rules
 from kilonova.scheduler.request import Group, PlacementRequest
 

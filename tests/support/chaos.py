@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -80,6 +81,8 @@ class Report:
     """What clients were told, by request and status."""
     ended: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    struck: set[str] = field(default_factory=set)
+    """Compute processes that were killed or partitioned: their hosts may have been silent for too long."""
     rest: float = 0.0
     """Seconds from the last fault until the audit found nothing."""
     wrong: list[str] = field(default_factory=list)
@@ -96,6 +99,9 @@ class Report:
             f"audit: {'nothing wrong' if not self.wrong else f'{len(self.wrong)} wrong'}",
         ]
         return "\n".join([*lines, *(f"  {each}" for each in self.wrong[:40])])
+
+
+_SILENT = re.compile(r"Host '(\w+)-\d+' does not answer\.")
 
 
 def _counts(counter: Counter[str]) -> str:
@@ -196,6 +202,7 @@ class Faults:
         victims = [member for member in self.cluster.members.values() if member.name not in self._away]
         victim = self.random.choice(victims)
         self.report.injected[f"kill {victim.role}"] += 1
+        self.report.struck.add(victim.name)
         self._away.add(victim.name)
         await asyncio.to_thread(self.cluster.kill, victim)
         await asyncio.sleep(self.random.uniform(0, 3))
@@ -233,6 +240,7 @@ class Faults:
         victim = self.random.choice(hosts)
         assert victim.gate is not None
         self.report.injected["host partitioned"] += 1
+        self.report.struck.add(victim.name)
         self._away.add(victim.name)
         victim.gate.cut()
         await asyncio.sleep(self.plan.host_away)
@@ -299,8 +307,11 @@ async def chaos(cluster: Cluster, plan: Plan) -> Report:
         for row in await scene.all_servers():
             report.ended[GONE if row.deleted else row.vm_state] += 1
             if not row.deleted and row.vm_state == states.ERROR:
-                report.faults[str((row.fault or {}).get("message"))] += 1
-        report.wrong += [f"ERROR by a fault of our own: {reason}" for reason in report.faults if "unexpected" in reason]
+                message = str((row.fault or {}).get("message"))
+                report.faults[_SILENT.sub(r"Host '\1-...' does not answer.", message)] += 1
+                silent = _SILENT.fullmatch(message)
+                if silent is None or silent[1] not in report.struck:
+                    report.wrong.append(f"in ERROR for no injected reason: {row.uuid}: {message}")
         for member in cluster.members.values():
             with suppress(OSError, ValueError):
                 report.messages.update(json.loads(member.log.with_suffix(".weather").read_text()))

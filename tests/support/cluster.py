@@ -141,6 +141,8 @@ class Cluster:
             if self.weather is not None:
                 module = "tests.support.weather"
                 environment |= {"WEATHER": self.weather, "WEATHER_LOG": str(member.log.with_suffix(".weather"))}
+            elif "MUTATION" in os.environ:
+                module = "tests.support.mutated"
             command = [sys.executable, "-m", module, member.role, "--config-file", str(member.config)]
             member.process = spawn(command, log=member.log, env=environment)
             waiting.append((member, listener))

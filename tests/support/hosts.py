@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from kilonova.scheduler.node import Node
 from kilonova.scheduler.options import SchedulerOptions
 from kilonova.scheduler.pick import place
-from kilonova.scheduler.picture import Node, Picture
+from kilonova.scheduler.picture import Picture
 from kilonova.scheduler.registry import Rules, make_rules
 from kilonova.scheduler.request import Placement, PlacementRequest
 

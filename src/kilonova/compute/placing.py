@@ -16,12 +16,6 @@ from kilonova.db.servers import Server
 from kilonova.db.tables import instances
 from kilonova.errors import Invalid
 from kilonova.runtime import Image
-from kilonova.scheduler.filters.basic import Traits
-from kilonova.scheduler.filters.hardware import ImagePropertiesFilter
-from kilonova.scheduler.filters.json_query import parse
-from kilonova.scheduler.filters.wishes import IsolatedHostsFilter, near_network
-from kilonova.scheduler.picture import Picture
-from kilonova.scheduler.registry import make_rules
 from kilonova.scheduler.request import Group, PlacementRequest
 from kilonova.settings import ComputeSettings
 
@@ -71,8 +65,12 @@ def check_wishes(
         if wanted not in enabled:
             raise Invalid(f"The {what} cannot be honoured: {wanted} is not enabled in this cloud.")
     if hints.get("query"):
+        from kilonova.scheduler.filters.json_query import parse
+
         parse(text(hints["query"]))
     if hints.get("build_near_host_ip"):
+        from kilonova.scheduler.filters.wishes import near_network
+
         address, prefix = text(hints["build_near_host_ip"]), text(hints.get("cidr", "/24"))
         if near_network(address, prefix) is None:
             raise Invalid(
@@ -159,12 +157,16 @@ async def request_for(
     )
 
 
-OF_IMAGE = (Traits.name, ImagePropertiesFilter.name, IsolatedHostsFilter.name)
+OF_IMAGE = ("traits", "ImagePropertiesFilter", "IsolatedHostsFilter")
 
 
 async def check_image(tx: Tx, settings: ComputeSettings, server: Server, image_id: str, image: Image) -> None:
     """Whether the server's host can run it from another image. Raises Invalid, saying why not."""
     properties = image.spec.properties
+    # Filters come with their arrays: 9 MiB that a process without rebuilds does not need.
+    from kilonova.scheduler.picture import Picture
+    from kilonova.scheduler.registry import make_rules
+
     check_wishes(settings, {}, {}, properties)
     node = await read_node(tx, server.host or "", server.node or "")
     if node is None:

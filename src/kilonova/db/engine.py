@@ -86,6 +86,11 @@ async def _inside(work: Work[T], tx: Tx) -> T:
         in_transaction.reset(token)
 
 
+def _half(connections: int) -> int:
+    """Of those allowed, for each of two pools; what is no limit (0 kept, -1 beyond) stays none."""
+    return max(1, (connections + 1) // 2) if connections > 0 else connections
+
+
 class Database:
     """One database, its pools, and a count of the statements sent (`statements`)."""
 
@@ -116,16 +121,26 @@ class Database:
         else:
             from sqlalchemy.ext.asyncio import create_async_engine
 
-            self._engine = create_async_engine(
-                self.url,
-                pool_size=pool_size,
-                max_overflow=max_overflow,
-                pool_recycle=recycle,
-                pool_pre_ping=False,
-                isolation_level="READ COMMITTED",
-                **options,
-            )
-            self._count(self._engine)
+            def engine(isolation_level: str, **more: Any) -> AsyncEngine:
+                made = create_async_engine(
+                    self.url,
+                    pool_size=_half(pool_size),
+                    max_overflow=_half(max_overflow),
+                    pool_recycle=recycle,
+                    pool_pre_ping=False,
+                    # Whoever takes a connection ends its transaction: another ROLLBACK would be one more way there.
+                    pool_reset_on_return=None,
+                    isolation_level=isolation_level,
+                    **options,
+                    **more,
+                )
+                self._count(made)
+                return made
+
+            self._engine = engine("READ COMMITTED")
+            # Under READ COMMITTED each statement sees what is committed by then; without a transaction it does so too,
+            # and needs no ROLLBACK after it.
+            self._reading = engine("AUTOCOMMIT", skip_autocommit_rollback=True)
 
     def _count(self, engine: AsyncEngine) -> None:
         @sa.event.listens_for(engine.sync_engine, "before_cursor_execute")
@@ -153,6 +168,7 @@ class Database:
             await self._readers.close()
         else:
             await self._engine.dispose()
+            await self._reading.dispose()
 
     async def read(self, work: Work[T]) -> T:
         if not self.is_sqlite:
@@ -176,7 +192,7 @@ class Database:
             raise
 
     async def _read(self, work: Work[T]) -> T:
-        async with self._engine.connect() as tx:
+        async with self._reading.connect() as tx:
             return await _inside(work, tx)
 
     async def _write(self, work: Work[T]) -> T:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from kilonova.db.engine import Tx
 from kilonova.db.tables import aggregate_hosts, aggregate_metadata, aggregates, compute_nodes, node_resources
-from kilonova.scheduler.picture import Aggregate, Node
+from kilonova.scheduler.node import Aggregate, Node
 
 _n = compute_nodes.c
 _COLUMNS = (

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kilonova.scheduler.picture import Coded, Ints, Node, Picture
+from kilonova.scheduler.node import Node
+from kilonova.scheduler.picture import Coded, Ints, Picture
 
 CHANGING: dict[str, Callable[[Picture], Ints]] = {
     "free_ram_mb": lambda picture: picture.free_memory_mb,

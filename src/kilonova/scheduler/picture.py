@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from kilonova.scheduler.node import Aggregate, Node
 from kilonova.scheduler.request import PlacementRequest
 
 Ints = npt.NDArray[np.int64]
@@ -26,43 +27,6 @@ ZONE_KEY = "availability_zone"
 DISABLED, DOWN = "disabled", "down"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One hypervisor node as the database has it. Memory in MiB, disk in GiB; `*_max` with ratios applied.
-
-    `resources`: class to (max, used). `supported`: (architecture, hypervisor type, VM mode) of guests it can run.
-    """
-
-    id: int
-    host: str
-    node: str
-    vcpus_max: int
-    memory_mb_max: int
-    disk_gb_max: int
-    vcpus_used: int = 0
-    memory_mb_used: int = 0
-    disk_gb_used: int = 0
-    running_vms: int = 0
-    failed_builds: int = 0
-    resources: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    service_id: int = 0
-    uuid: str = ""
-    hypervisor_type: str = ""
-    hypervisor_version: int = 0
-    vcpus: int = 0
-    memory_mb: int = 0
-    local_gb: int = 0
-    vcpus_ratio: float = 1.0
-    memory_ratio: float = 1.0
-    disk_ratio: float = 1.0
-    disk_available_least: int | None = None
-    host_ip: str = ""
-    cpu_info: Mapping[str, Any] = field(default_factory=dict)
-    supported: tuple[tuple[str, str, str], ...] = ()
-    traits: frozenset[str] = frozenset()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
 NUMBERS = (
     "vcpus_max", "vcpus_used", "memory_mb_max", "memory_mb_used", "disk_gb_max", "disk_gb_used", "running_vms",
     "failed_builds",
@@ -71,14 +35,6 @@ _LASTING = operator.attrgetter(
     "host", "node", "service_id", "uuid", "hypervisor_type", "hypervisor_version", "vcpus", "memory_mb", "local_gb",
     "vcpus_ratio", "memory_ratio", "disk_ratio", "host_ip", "cpu_info", "supported", "traits", "metrics",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aggregate:
-    id: int
-    name: str
-    hosts: frozenset[str]
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from kilonova.errors import Invalid
 from kilonova.scheduler.filters.hardware import version_satisfies
 from kilonova.scheduler.filters.json_query import parse
 from kilonova.scheduler.filters.match import matches
+from kilonova.scheduler.node import Aggregate, Node
 from kilonova.scheduler.options import SchedulerOptions
-from kilonova.scheduler.picture import Aggregate, Node, Picture
+from kilonova.scheduler.picture import Picture
 from kilonova.scheduler.registry import make_rules
 from kilonova.scheduler.request import Group, PlacementRequest
 from tests.support.hosts import node, request

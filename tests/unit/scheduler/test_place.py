@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from kilonova.errors import Invalid
 from kilonova.scheduler.filters.base import HostFilter, HostView
+from kilonova.scheduler.node import Aggregate
 from kilonova.scheduler.options import ALL_FILTERS, SchedulerOptions
 from kilonova.scheduler.pick import place
-from kilonova.scheduler.picture import DISABLED, DOWN, Aggregate, Picture
+from kilonova.scheduler.picture import DISABLED, DOWN, Picture
 from kilonova.scheduler.registry import make_rules
 from kilonova.scheduler.request import Group, PlacementRequest
 from tests.support.hosts import RULES, hosts_of, node, placed, request, rules

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kilonova.scheduler.explain import explain
+from kilonova.scheduler.node import Aggregate
 from kilonova.scheduler.pick import _top
-from kilonova.scheduler.picture import Aggregate, Floats, Picture
+from kilonova.scheduler.picture import Floats, Picture
 from kilonova.scheduler.request import Group
 from tests.support.hosts import node, placed, request, rules
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from kilonova.scheduler.filters.base import Filter
 from kilonova.scheduler.filters.match import matches
-from kilonova.scheduler.picture import Aggregate, Bools, Picture, merged_metadata
+from kilonova.scheduler.node import Aggregate
+from kilonova.scheduler.picture import Bools, Picture, merged_metadata
 from kilonova.scheduler.request import PlacementRequest
 
 SCOPE = "aggregate_instance_extra_specs"

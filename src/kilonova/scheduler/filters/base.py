@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from kilonova.scheduler.node import Aggregate, Node
 from kilonova.scheduler.options import SchedulerOptions
-from kilonova.scheduler.picture import Aggregate, Bools, Node, Picture
+from kilonova.scheduler.picture import Bools, Picture
 from kilonova.scheduler.request import PlacementRequest
 
 

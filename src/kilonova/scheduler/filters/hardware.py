@@ -10,7 +10,8 @@ import numpy as np
 from kilonova.scheduler import attributes
 from kilonova.scheduler.filters.base import Filter
 from kilonova.scheduler.filters.match import matches
-from kilonova.scheduler.picture import Bools, Node, Picture
+from kilonova.scheduler.node import Node
+from kilonova.scheduler.picture import Bools, Picture
 from kilonova.scheduler.request import PlacementRequest
 
 CAPABILITIES = "capabilities"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kilonova.pci import PREFIX
-from kilonova.scheduler.picture import Node, Picture
+from kilonova.scheduler.node import Node
+from kilonova.scheduler.picture import Picture
 from kilonova.scheduler.request import SOFT_AFFINITY, SOFT_ANTI_AFFINITY, PlacementRequest
 from kilonova.scheduler.weighers.base import Numbers, Weigher, counts_on_hosts
 
