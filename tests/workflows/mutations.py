@@ -133,7 +133,7 @@ MUTATIONS = {
     ),
     "agent refuses what is older": Mutation(
         "kilonova.agent.journal",
-        "if row is not None and key.rank < row:",
+        "if key.rank < _newest(db, host, server):",
         "if False:",
         "boot deletes over stalled",
     ),
