@@ -34,10 +34,6 @@ GUARDS = {
         Mutation("kilonova.scheduler.pick", "    picture.take(order[0], request, now)\n", "    pass\n", ""),
         "a_burst_spreads",
     ),
-    "fresh eyes before a refusal": Guard(
-        Mutation("kilonova.conductor.scheduling", "(True,) if message.fresh else (False, True)", "(False,)", ""),
-        "more_demand_than_capacity",
-    ),
 }
 """By name what is removed, and the test that is to miss it."""
 
