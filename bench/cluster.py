@@ -31,6 +31,8 @@ PROJECT = "6f70656e737461636b20342065766572"
 TOKEN = f"root:{PROJECT}:admin,member,reader"
 MIB = 1 << 20
 MANY = 100_000
+PROCESSES = 8
+"""Of hosts that only report: each host is a channel, and a connection to the broker has 2,047."""
 OPTIONS = {
     "DEFAULT": {"initial_cpu_allocation_ratio": 1000.0},
     "sim": {"memory_mb": 1 << 20, "local_gb": 1 << 20, "durations": ""},
@@ -162,8 +164,10 @@ def multiply(cluster: Cluster, count: int) -> None:
 
 
 def heartbeats(mariadb: MariaDB, broker: Broker, found: Found, hosts: int, seconds: float) -> None:
-    counts = {"api": 1, "conductor": 2, "scheduler": 2, "compute": 4}
-    with make_cluster(mariadb, broker, counts=counts, hosts=hosts // 4, options=OPTIONS, patience=900) as cluster:
+    counts = {"api": 1, "conductor": 2, "scheduler": 2, "compute": PROCESSES}
+    with make_cluster(
+        mariadb, broker, counts=counts, hosts=hosts // PROCESSES, options=OPTIONS, patience=900
+    ) as cluster:
         time.sleep(15)
         usage, questions = Usage(cluster), _questions(cluster)
         time.sleep(seconds)
