@@ -9,17 +9,23 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 _PORTS = range(19000, 19500)
+_given: deque[int] = deque(maxlen=250)
+"""Given away lately: whoever asked may need a while until he listens there."""
 
 
 def free_port() -> int:
     """A port on loopback that nobody listens on."""
     for port in random.sample(_PORTS, len(_PORTS)):
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
     raise RuntimeError(f"no free port in {_PORTS}")
 
