@@ -31,6 +31,8 @@ PROJECT = "6f70656e737461636b20342065766572"
 TOKEN = f"root:{PROJECT}:admin,member,reader"
 MIB = 1 << 20
 MANY = 100_000
+SETTLING = 210.0
+"""Seconds: hosts that have just come report their inventory after 60 s, 120 s more, and ever more rarely."""
 PROCESSES = 8
 """Of hosts that only report: each host is a channel, and a connection to the broker has 2,047."""
 OPTIONS = {
@@ -168,7 +170,7 @@ def heartbeats(mariadb: MariaDB, broker: Broker, found: Found, hosts: int, secon
     with make_cluster(
         mariadb, broker, counts=counts, hosts=hosts // PROCESSES, options=OPTIONS, patience=900
     ) as cluster:
-        time.sleep(15)
+        time.sleep(SETTLING)
         usage, questions = Usage(cluster), _questions(cluster)
         time.sleep(seconds)
         used, passed = usage.used()
