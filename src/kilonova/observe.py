@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from kilonova import config, tracing
+from kilonova.health import Health
 from kilonova.metrics import Probe, serving
 
 
@@ -20,6 +21,7 @@ async def observe(
     port: int | None = None,
     roles: Sequence[str] = (),
     probes: Sequence[Probe] = (),
+    health: Health | None = None,
 ) -> None:
     """Until the stack ends. `port`: tried first where the configuration names none; `roles`: all that run here.
 
@@ -36,4 +38,5 @@ async def observe(
 
         stack.push_async_callback(close)
     settings = config.metrics_settings(conf)
-    await stack.enter_async_context(serving(settings, role, first=port, roles=roles, probes=probes))
+    shown = serving(settings, role, first=port, roles=roles, probes=probes, health=health)
+    await stack.enter_async_context(shown)

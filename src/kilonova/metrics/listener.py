@@ -1,4 +1,4 @@
-"""`GET /metrics` at a port of its own, for Prometheus.
+"""`GET /metrics` and `/healthcheck` at a port of its own, for Prometheus and whoever watches the role.
 
 Not at the API's port: that one is open to tenants, and roles without an API have to be seen as well
 (docs/decisions/metrics-at-their-own-port.md).
@@ -17,6 +17,7 @@ import structlog
 from prometheus_client.exposition import choose_encoder
 
 from kilonova.errors import Invalid
+from kilonova.health import Health
 from kilonova.metrics.families import REGISTRY, ROLE
 from kilonova.metrics.loop import LoopWatch
 
@@ -52,8 +53,9 @@ class MetricsSettings:
 class Listener:
     """Answers one request a connection."""
 
-    def __init__(self, probes: Sequence[Probe] = ()) -> None:
+    def __init__(self, probes: Sequence[Probe] = (), health: Health | None = None) -> None:
         self._probes = probes
+        self._health = health
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
         self._server: asyncio.Server | None = None
@@ -83,10 +85,14 @@ class Listener:
         lines = head.split("\r\n")
         method, _, rest = lines[0].partition(" ")
         path = rest.split(" ")[0].partition("?")[0]
-        if path != "/metrics":
+        if path not in ("/metrics", "/healthcheck") or (path == "/healthcheck" and self._health is None):
             return "404 Not Found", "text/plain", b"There is /metrics here, nothing else.\n"
         if method not in ("GET", "HEAD"):
             return "405 Method Not Allowed", "text/plain", b"Use GET.\n"
+        if path == "/healthcheck" and self._health is not None:
+            missing = await self._health.missing()
+            text = "\n".join(missing or ["OK"])
+            return "503 Service Unavailable" if missing else "200 OK", "text/plain", text.encode()
         accept = next((line.partition(":")[2] for line in lines if line.lower().startswith("accept:")), "")
         await self._ask()
         encode, kind = choose_encoder(accept.strip())
@@ -116,6 +122,7 @@ async def serving(
     first: int | None = None,
     roles: Sequence[str] = (),
     probes: Sequence[Probe] = (),
+    health: Health | None = None,
 ) -> AsyncIterator[Listener | None]:
     """Watch the loop and show the metrics of this process, which runs `role` (or all of `roles`).
 
@@ -131,7 +138,7 @@ async def serving(
         if not settings.enabled:
             yield None
             return
-        listener = Listener(probes)
+        listener = Listener(probes, health)
         await listener.start(_bind(settings, first or PORTS[role]))
         log.info("metrics.served", role=role, address=listener.address[0], port=listener.address[1])
         try:

@@ -16,6 +16,7 @@ from kilonova import config
 from kilonova.bus import Bus
 from kilonova.bus.rabbit import RabbitBus
 from kilonova.errors import Conflict, Invalid, Unavailable
+from kilonova.health import Health
 from kilonova.runtime import Runtime
 from kilonova.service import deployment
 from kilonova.service.deployment import Account
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kilonova.clients.identity import IdentityClient
     from kilonova.clients.image import ImageClient
     from kilonova.clients.network import NetworkClient
-    from kilonova.db.engine import Database
+    from kilonova.db.engine import Database, Tx
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +37,13 @@ _PAUSES = (1.0, 2.0, 5.0)
 class Parts:
     """Makes each part once, when a role asks for it."""
 
-    def __init__(self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, program: str) -> None:
+    def __init__(
+        self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, program: str, health: Health | None = None
+    ) -> None:
         self.stack = stack
         self.conf = conf
         self.program = program
+        self.health = health or Health()
         self.world = World()
         # The scheduler, which loads its rules anyway, checks them.
         self.settings = config.compute_settings(conf, check_rules=False)
@@ -67,12 +71,18 @@ class Parts:
                 f"The database's schema is {f'of revision {found}' if found else 'not there'}; this release needs"
                 f" {schema.newest()}: run 'nova-manage db sync'."
             )
+        self.health.add("DATABASE", lambda: _answers(db))
         return db
 
     async def bus(self) -> Bus:
         bus = RabbitBus(deployment.broker(self.conf, self.program))
         await bus.start()
         self.stack.push_async_callback(bus.close)
+
+        async def connected() -> bool:
+            return bus.sending.up.is_set() and bus.listening.up.is_set()
+
+        self.health.add("BROKER", connected)
         return bus
 
     def identity(self) -> IdentityClient:
@@ -166,6 +176,14 @@ class Parts:
                 raise Invalid(f"Identity's catalog has no service of type '{service_type}': say {section}.")
             return deployment.without_version(found)
         raise AssertionError("unreachable")
+
+
+async def _answers(db: Database) -> bool:
+    async def ask(tx: Tx) -> None:
+        await tx.exec_driver_sql("SELECT 1")
+
+    await db.read(ask)
+    return True
 
 
 async def _no_token() -> str | None:

@@ -22,6 +22,7 @@ from oslo_config import cfg
 from kilonova import config
 from kilonova import log as logs
 from kilonova.errors import Invalid, KilonovaError
+from kilonova.health import STOPPING, Health
 from kilonova.metrics import Probe
 from kilonova.observe import observe
 from kilonova.service import deployment
@@ -68,6 +69,8 @@ class Role:
     start: Callable[[Started], Awaitable[None]]
     workers: Callable[[cfg.ConfigOpts], int] = lambda conf: 1
     listeners: Callable[[cfg.ConfigOpts], dict[str, deployment.Listener]] = lambda conf: {}
+    does_without: frozenset[str] = frozenset()
+    """Names of health checks without which it goes on with its work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,8 @@ async def _main(
     reloads: list[Callable[[cfg.ConfigOpts], None]] = [opened.open]
     loop.add_signal_handler(signal.SIGHUP, lambda: _reload(invocation.files, reloads))
     async with contextlib.AsyncExitStack() as stack:
-        started = Started(parts=Parts(stack, conf, role.program), listeners=listeners, reloads=reloads)
+        health = Health(waived=role.does_without)
+        started = Started(parts=Parts(stack, conf, role.program, health), listeners=listeners, reloads=reloads)
         starting = asyncio.ensure_future(_start(role, started))
         ending = asyncio.create_task(ended.wait())
         await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -168,15 +172,18 @@ async def _main(
             return
         await starting
         log.info("process.ready", role=role.name, pid=os.getpid())
+        health.phase = None
         ready()
         await ended.wait()
+        health.phase = STOPPING
         log.info("process.stopping", role=role.name)
         notify("STOPPING=1")
     log.info("process.stopped", role=role.name)
 
 
 async def _start(role: Role, started: Started) -> None:
-    await observe(started.stack, started.conf, role.name, probes=started.probes)
+    parts = started.parts
+    await observe(parts.stack, parts.conf, role.name, probes=started.probes, health=parts.health)
     await role.start(started)
 
 

@@ -203,6 +203,8 @@ def _api_listeners(conf: cfg.ConfigOpts) -> dict[str, deployment.Listener]:
     return {name: known[name](conf) for name in deployment.enabled_apis(conf)}
 
 
+_BROKER = frozenset({"BROKER"})
+
 ROLES = {
     role.name: role
     for role in (
@@ -212,6 +214,7 @@ ROLES = {
             start=start_api,
             workers=lambda conf: int(conf.osapi_compute_workers),
             listeners=_api_listeners,
+            does_without=_BROKER,
         ),
         Role(
             name="metadata",
@@ -219,6 +222,7 @@ ROLES = {
             start=start_metadata,
             workers=lambda conf: int(conf.metadata_workers),
             listeners=lambda conf: {"metadata": deployment.metadata_listener(conf)},
+            does_without=_BROKER,
         ),
         Role(
             name="conductor",
