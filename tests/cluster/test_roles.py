@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -16,8 +17,9 @@ import pytest
 
 from tests.support.cluster import IMAGE, ROOT, Cluster, make_cluster
 from tests.support.mariadb import MariaDB
-from tests.support.processes import end, free_port
+from tests.support.processes import end, free_port, spawn
 from tests.support.rabbit import Broker
+from tests.support.stand_ins import PASSWORD
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,12 +105,13 @@ def test_a_conductor_that_is_ended_hands_its_operations_over(cluster: Cluster) -
     http.close()
 
 
-@pytest.mark.parametrize("role", ["compute", "cert"])
+@pytest.mark.parametrize("role", ["compute", "cert", "console"])
 def test_without_database_and_account_a_role_starts_all_the_same(cluster: Cluster, role: str) -> None:
     member = cluster.add(role)
     text = member.config.read_text()
     start, stop = text.index("[database]"), text.index("[glance]")
-    member.config.write_text(text[:start] + text[stop:])
+    consoles = f"\n[vnc]\nnovncproxy_host = 127.0.0.1\nnovncproxy_port = {free_port()}\n"
+    member.config.write_text(text[:start] + text[stop:] + consoles)
     cluster.start(member)
     assert member.process is not None
     connected = {
@@ -211,3 +214,50 @@ def test_no_secret_is_in_logs_or_process_lists(cluster: Cluster) -> None:
         for path in (member.log, Path(f"/proc/{member.pid}/cmdline")):
             text = path.read_text(errors="replace") if path.exists() else ""
             assert not [secret for secret in secrets if secret in text], path
+
+
+@pytest.mark.parametrize(
+    ("role", "what"), [("scheduler", "database"), ("conductor", "Identity"), ("compute", "broker")]
+)
+def test_a_password_that_is_refused_is_not_repeated(cluster: Cluster, role: str, what: str) -> None:
+    """Whoever refuses it: it is in no line of a log at level DEBUG, and in no list of processes."""
+    wrong, quoted = "wr0ng/pass@word$", "wr0ng%2Fpass%40word%24"
+    member = cluster.add(role)
+    text = member.config.read_text().replace("[DEFAULT]", "[DEFAULT]\ndebug = true", 1)
+    places = {
+        "database": (quote(MariaDB.password, safe=""), quoted),
+        "Identity": (f"password = {PASSWORD}", f"password = {wrong}"),
+        "broker": ("br%2Fok%40er", quoted),
+    }
+    before, after = places[what]
+    said = {"database": "database.not_reached", "Identity": "identity", "broker": "bus.not_connected"}[what]
+    assert before in text
+    member.config.write_text(text.replace(before, after))
+    process = spawn(
+        [sys.executable, "-m", "kilonova.cli", role, "--config-file", str(member.config)],
+        log=member.log,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    try:
+        wait_for(lambda: said in member.log.read_text() or process.poll() is not None)
+        cmdline = Path(f"/proc/{process.pid}/cmdline")
+        shown = member.log.read_text() + (cmdline.read_text() if cmdline.exists() else "")
+        assert said in shown
+        assert wrong not in shown
+        assert quoted not in shown
+    finally:
+        end(process)
+
+
+def test_no_secret_is_in_errors_of_the_api(cluster: Cluster) -> None:
+    secrets = [PASSWORD, MariaDB.password, Broker.password, "br%2Fok%40er"]
+    with client(cluster.of("api")[0].port) as http:
+        answers = [
+            http.get("/servers/none"),
+            http.post("/servers", content=b"{"),
+            http.get("/servers", headers={"X-Auth-Token": "nobody"}),
+            http.get("/servers?marker=none"),
+        ]
+        for answer in answers:
+            assert answer.status_code >= 400
+            assert not [secret for secret in secrets if secret in answer.text], answer.text

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -84,6 +88,30 @@ class Broker:
             wait_until(lambda: accepts(self.epmd_port), self._epmd, what="epmd", log=self.directory / "epmd.log")
         self._server = spawn([str(_SERVER)], log=self._log, env=self._env())
         wait_until(lambda: accepts(self.port), self._server, what="RabbitMQ", log=self._log)
+
+    def add_users(self, users: Mapping[str, tuple[str, str]], password: str) -> None:
+        """By name, what queues each may declare and read (a regular expression), and what exchanges it may send to."""
+        salt = os.urandom(4)
+        hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+        definitions = {
+            "users": [
+                {
+                    "name": name,
+                    "password_hash": hashed,
+                    "hashing_algorithm": "rabbit_password_hashing_sha256",
+                    "tags": [],
+                }
+                for name in users
+            ],
+            "permissions": [
+                {"user": name, "vhost": "/", "configure": queues, "write": exchanges, "read": queues}
+                for name, (queues, exchanges) in users.items()
+            ],
+        }
+        file = self.directory / "users.json"
+        file.write_text(json.dumps(definitions))
+        command = [str(_SERVER.with_name("rabbitmqctl")), "import_definitions", str(file)]
+        subprocess.run(command, env=self._env(), check=True, timeout=120, capture_output=True)
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from aio_pika.abc import AbstractConnection
 
+from kilonova.bus.identity import Senders
 from kilonova.bus.transport import BrokerAddress, TlsOptions
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,8 @@ class RabbitOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = "kilonova"
     name: str = "kilonova"
     """Shown in the broker's list of connections."""
+    senders: Senders | None = None
+    """Who is believed what; None: everybody everything, as with one user for all."""
 
 
 class Link:
@@ -58,6 +61,8 @@ class Link:
         """Recent times without a connection: from, until."""
         self._deaf_since: float | None = None
         self.connection: AbstractConnection | None = None
+        self.user: str | None = None
+        """Who we are to the broker that we are connected to."""
 
     def missed(self, window: float) -> float:
         """See `kilonova.bus.Bus`."""
@@ -127,6 +132,7 @@ class Link:
             await connection.close()
             raise asyncio.CancelledError
         self.connection = connection
+        self.user = broker.user
         connection.close_callbacks.add(lambda *_: self.reset(connection))
         await self._on_open(connection)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -24,6 +25,7 @@ from kilonova.bus import ONE_AT_A_TIME, Handler
 from kilonova.bus.link import BROKER_ERRORS, CLOSE, CONNECT, Link, RabbitOptions, within
 from kilonova.bus.messages import Answer, Message
 from kilonova.errors import KilonovaError, Transient, Unavailable
+from kilonova.metrics import families
 
 __all__ = ["RabbitBus", "RabbitOptions", "RabbitSubscription"]
 
@@ -88,7 +90,9 @@ class RabbitSubscription:
         kind = incoming.type or "message"
         answer: Answer | None = None
         try:
-            answer = await self._handler(_decode(incoming.body))
+            message = _decode(incoming.body)
+            if self._bus.believes(incoming, message, self.address):
+                answer = await self._handler(message)
         except msgspec.DecodeError as error:
             log.warning("bus.not_understood", address=self.address, message=kind, error=str(error))
             answer = Answer(error="The receiver does not understand this message.")
@@ -129,8 +133,8 @@ class RabbitBus:
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options
         self._subscriptions: list[RabbitSubscription] = []
-        self._asked: dict[str, asyncio.Future[Answer]] = {}
-        self._number = 0
+        self._asked: dict[str, tuple[str, asyncio.Future[Answer]]] = {}
+        """Address and answer of each question, by its number."""
         self._exchange: AbstractExchange | None = None
         self._reply_queue: str | None = None
         self.sending = Link(options, "send", self._open_sending)
@@ -162,9 +166,10 @@ class RabbitBus:
         await self._publish(self.queue_name(address), _encode(message), type(message).__name__)
 
     async def ask(self, address: str, message: Message, timeout: float) -> Answer:
-        self._number += 1
-        number = str(self._number)
-        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        # Not to be guessed: whoever knows the queue of answers could answer in another's place.
+        number = secrets.token_hex(16)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._asked[number] = address, future
         kind = type(message).__name__
         try:
             async with asyncio.timeout(timeout):
@@ -217,6 +222,7 @@ class RabbitBus:
             type=kind,
             correlation_id=number,
             reply_to=self._reply_queue if ask else None,
+            user_id=self.sending.user,
         )
         try:
             await exchange.publish(message, queue, mandatory=False, timeout=_PUBLISH)
@@ -250,11 +256,29 @@ class RabbitBus:
             await missing[0].open(connection)
 
     async def _answered(self, message: AbstractIncomingMessage) -> None:
-        future = self._asked.get(message.correlation_id or "")
-        if future is not None and not future.done():
+        address, future = self._asked.get(message.correlation_id or "", ("", None))
+        if future is None or future.done():
+            return
+        senders = self._options.senders
+        if senders is None or senders.may_answer(message.user_id, address):
             future.set_result(_decode_answer(message.body))
+        else:
+            _refused(message.user_id, "Answer", address)
+
+    def believes(self, incoming: AbstractIncomingMessage, message: Message, address: str) -> bool:
+        """Whether its sender may say this; who may not is counted and logged, and gets no answer."""
+        senders = self._options.senders
+        if senders is None or senders.may_send(incoming.user_id, message):
+            return True
+        _refused(incoming.user_id, type(message).__name__, address)
+        return False
 
     def _fail_questions(self, why: str) -> None:
-        for future in self._asked.values():
+        for _, future in self._asked.values():
             if not future.done():
                 future.set_exception(Unavailable(why))
+
+
+def _refused(user: str | None, kind: str, address: str) -> None:
+    families.MESSAGES_REFUSED.labels(kind).inc()
+    log.warning("bus.sender_refused", user=user, message=kind, address=address)

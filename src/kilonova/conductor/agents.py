@@ -30,10 +30,11 @@ OnProgress = Callable[[str, int], Awaitable[None]]
 
 
 class _Waiting:
-    __slots__ = ("host", "news", "on_progress", "result")
+    __slots__ = ("host", "news", "on_progress", "operation_id", "result")
 
-    def __init__(self, host: str, on_progress: OnProgress | None) -> None:
+    def __init__(self, host: str, operation_id: int, on_progress: OnProgress | None) -> None:
         self.host = host
+        self.operation_id = operation_id
         self.result: Result | None = None
         self.news = asyncio.Event()
         """Set when the result is here, or when it is time to ask again."""
@@ -71,7 +72,7 @@ class Agents:
         """
         waiting = self._waiting.get(key)
         if waiting is None:
-            waiting = self._waiting[key] = _Waiting(host, on_progress)
+            waiting = self._waiting[key] = _Waiting(host, operation_id, on_progress)
         raw = encode_args(args)
         try:
             tries = 0
@@ -111,9 +112,15 @@ class Agents:
 
     def on_result(self, result: Result) -> None:
         waiting = self._waiting.get(result.key)
-        if waiting is not None:
+        # Whatever another host says of this command, it is not the one that does it.
+        if waiting is not None and waiting.host == result.host:
             waiting.result = result
             waiting.news.set()
+
+    def awaits(self, report: ProgressReport) -> bool:
+        """Whether this host has been told to do this for this operation."""
+        waiting = self._waiting.get(report.key)
+        return waiting is not None and (waiting.host, waiting.operation_id) == (report.host, report.operation_id)
 
     async def on_progress(self, report: ProgressReport) -> None:
         waiting = self._waiting.get(report.key)

@@ -149,5 +149,7 @@ class Conductor:
         return None
 
     async def _on_progress(self, report: ProgressReport) -> None:
+        if not self.agents.awaits(report):
+            return
         with contextlib.suppress(Transient):
             await store.save_progress(self.rt.db, report.operation_id, report.stage, report.percent)

@@ -98,6 +98,11 @@ COMMAND_SECONDS = Histogram(
 )  # fmt: skip
 COMMANDS_OPEN = Gauge("kilonova_agent_commands_open", "Commands that run or wait for their turn", registry=REGISTRY)
 
+MESSAGES_REFUSED = Counter(
+    "kilonova_messages_refused_total", "Messages whose sender may not say such things (host_identity = required)",
+    ["message"], registry=REGISTRY,
+)  # fmt: skip
+
 LOOP_STALLS = Counter(
     "kilonova_loop_stalls_total",
     "Times the event loop was held up for more than 20 ms; busy: by its own code, waiting: by the disk or the machine",

@@ -93,6 +93,8 @@ async def make_drivers(
             f"Configuration: compute_driver = {conf.compute_driver}: known are libvirt.LibvirtDriver and sim."
         )
     count = conf.sim.hosts
+    if count > 1 and conf.host_identity == "required":
+        raise Invalid("Configuration: host_identity = required: one process has one host: [sim] hosts = 1.")
     names = [settings.host] if count == 1 else [f"{settings.host}-{number:03d}" for number in range(1, count + 1)]
     options = SimOptions(
         vcpus=conf.sim.vcpus,

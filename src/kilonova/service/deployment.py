@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from kilonova.bus.identity import AGENT, OF_A_HOST, Senders, own_user
 from kilonova.bus.rabbit import RabbitOptions
 from kilonova.bus.transport import BrokerAddress, TlsOptions, parse_transport_url
 from kilonova.errors import Invalid
@@ -95,12 +96,33 @@ def broker(conf: cfg.ConfigOpts, program: str) -> RabbitOptions:
         if tls and file is not None and not file.is_file():
             raise Invalid(f"Configuration: [oslo_messaging_rabbit]: {file} does not exist.")
     return RabbitOptions(
+        senders=_senders(conf, program, brokers),
         brokers=tuple(brokers),
         tls=files if tls else None,
         heartbeat=conf.oslo_messaging_rabbit.heartbeat_timeout_threshold,
         prefix=conf.control_exchange,
         name=f"{program}@{host_name(conf)}",
     )
+
+
+def _senders(conf: cfg.ConfigOpts, program: str, brokers: list[BrokerAddress]) -> Senders | None:
+    """Raises Invalid where this role would not be believed, or a host has the control plane's user."""
+    if conf.host_identity != "required":
+        return None
+    control = frozenset(conf.control_users)
+    own = own_user(program, host_name(conf))
+    for user in {broker.user for broker in brokers}:
+        if program == AGENT and user != own:
+            raise Invalid(
+                f"Configuration: host_identity = required: the broker's user has to be '{own}', not '{user}'."
+            )
+        if program != AGENT and user not in control and (program not in OF_A_HOST or user != own):
+            raise Invalid(
+                f"Configuration: host_identity = required: the broker's user '{user}' is none of control_users."
+            )
+    if program == AGENT and own in control:
+        raise Invalid(f"Configuration: control_users: '{own}' is a host's.")
+    return Senders(control=control)
 
 
 def _broker(conf: cfg.ConfigOpts, place: str) -> BrokerAddress:

@@ -9,6 +9,10 @@ DEFAULT: list[cfg.Opt] = [
     cfg.StrOpt("state_path", default="/var/lib/nova", help="Where a role keeps what must survive it"),
     cfg.StrOpt("transport_url", secret=True, help="rabbit://USER:PASSWORD@HOST[:PORT][,...][/VHOST]"),
     cfg.StrOpt("control_exchange", default="kilonova", help="Keeps deployments on one virtual host apart"),
+    cfg.StrOpt(
+        "host_identity", default="shared", choices=["shared", "required"], help="Whether each host is a broker's user"
+    ),
+    cfg.ListOpt("control_users", default=["openstack"], help="Users of the broker that are believed everything"),
     cfg.StrOpt("compute_driver", default="libvirt.LibvirtDriver", help="libvirt.LibvirtDriver, or sim"),
     cfg.ListOpt("enabled_apis", default=["osapi_compute", "metadata"], help="What `api` serves"),
     cfg.StrOpt("osapi_compute_listen", default="0.0.0.0", help="Address of the Compute API"),
