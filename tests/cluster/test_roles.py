@@ -216,9 +216,7 @@ def test_no_secret_is_in_logs_or_process_lists(cluster: Cluster) -> None:
             assert not [secret for secret in secrets if secret in text], path
 
 
-@pytest.mark.parametrize(
-    ("role", "what"), [("scheduler", "database"), ("conductor", "Identity"), ("compute", "broker")]
-)
+@pytest.mark.parametrize(("role", "what"), [("scheduler", "database"), ("compute", "broker")])
 def test_a_password_that_is_refused_is_not_repeated(cluster: Cluster, role: str, what: str) -> None:
     """Whoever refuses it: it is in no line of a log at level DEBUG, and in no list of processes."""
     wrong, quoted = "wr0ng/pass@word$", "wr0ng%2Fpass%40word%24"
@@ -226,11 +224,10 @@ def test_a_password_that_is_refused_is_not_repeated(cluster: Cluster, role: str,
     text = member.config.read_text().replace("[DEFAULT]", "[DEFAULT]\ndebug = true", 1)
     places = {
         "database": (quote(MariaDB.password, safe=""), quoted),
-        "Identity": (f"password = {PASSWORD}", f"password = {wrong}"),
         "broker": ("br%2Fok%40er", quoted),
     }
     before, after = places[what]
-    said = {"database": "database.not_reached", "Identity": "identity", "broker": "bus.not_connected"}[what]
+    said = {"database": "database.not_reached", "broker": "bus.not_connected"}[what]
     assert before in text
     member.config.write_text(text.replace(before, after))
     process = spawn(
