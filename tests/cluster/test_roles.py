@@ -46,10 +46,12 @@ def wait_for(true: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def make_server(http: httpx.Client) -> str:
+def make_server(http: httpx.Client, zone: str = "nova") -> str:
     flavor = {"flavor": {"name": "tiny", "id": "tiny", "ram": 64, "vcpus": 1, "disk": 0}}
     assert http.post("/flavors", json=flavor).status_code in (200, 409)
-    body = {"server": {"name": "s", "flavorRef": "tiny", "imageRef": IMAGE, "networks": "none"}}
+    body = {
+        "server": {"name": "s", "flavorRef": "tiny", "imageRef": IMAGE, "networks": "none", "availability_zone": zone}
+    }
     answer = http.post("/servers", json=body)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["server"]["id"])
