@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 from kilonova import config_scheduler
 from kilonova.api.settings import ApiSettings
-from kilonova.console.settings import ConsoleSettings, ProxySettings
+from kilonova.console.settings import NONE, VENCRYPT, ConsoleSettings, ProxySettings, ScreenSecurity
 from kilonova.errors import Invalid
 from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
 from kilonova.metrics import MetricsSettings
@@ -124,6 +124,7 @@ _IMAGE_CACHE: list[cfg.Opt] = [
     ),
     cfg.IntOpt("manager_interval", default=2400, help="Seconds between looks for unused base images; -1: never"),
 ]
+_SECURITY = ScreenSecurity()
 _VNC: list[cfg.Opt] = [
     cfg.BoolOpt("enabled", default=True, help="Give guests a VNC screen"),
     cfg.StrOpt(
@@ -138,6 +139,15 @@ _VNC: list[cfg.Opt] = [
     cfg.StrOpt("novncproxy_base_url", help="The page that shows screens, as users reach it"),
     cfg.StrOpt("novncproxy_host", help="Address the console proxy listens at"),
     cfg.PortOpt("novncproxy_port", help="Port the console proxy listens at"),
+    cfg.ListOpt(
+        "auth_schemes",
+        default=list(_SECURITY.schemes),
+        item_type=types.String(choices=[NONE, VENCRYPT]),
+        help="How the console proxy speaks with screens: the first that a host offers",
+    ),
+    cfg.StrOpt("vencrypt_ca_certs", default=_SECURITY.authorities, help="Who signs hosts' certificates"),
+    cfg.StrOpt("vencrypt_client_cert", default=_SECURITY.certificate, help="The console proxy's certificate"),
+    cfg.StrOpt("vencrypt_client_key", default=_SECURITY.key, help="Its key"),
 ]
 _SERIAL: list[cfg.Opt] = [
     cfg.BoolOpt("enabled", default=True, help="Let users at guests' serial lines"),
@@ -423,4 +433,10 @@ def proxy_settings(conf: cfg.ConfigOpts) -> ProxySettings:
         port=conf.vnc.novncproxy_port,
         allowed_origins=tuple(conf.console.allowed_origins),
         idle_timeout=float(conf.console.idle_timeout),
+        security=ScreenSecurity(
+            schemes=tuple(conf.vnc.auth_schemes),
+            authorities=conf.vnc.vencrypt_ca_certs,
+            certificate=conf.vnc.vencrypt_client_cert,
+            key=conf.vnc.vencrypt_client_key,
+        ),
     )

@@ -11,6 +11,30 @@ VNC = "novnc"
 SERIAL = "serial"
 """Types of consoles, as tokens have them."""
 
+NONE = "none"
+VENCRYPT = "vencrypt"
+"""Schemes of `[vnc] auth_schemes`."""
+_PKI = "/etc/pki/nova-novncproxy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScreenSecurity:
+    """How the proxy speaks with hosts' screens; the paths are of PEM files, and needed for `vencrypt` alone."""
+
+    schemes: tuple[str, ...] = (NONE,)
+    """`[vnc] auth_schemes`: the first that a host offers is taken."""
+    authorities: str = f"{_PKI}/ca-cert.pem"
+    """`[vnc] vencrypt_ca_certs`"""
+    certificate: str = f"{_PKI}/client-cert.pem"
+    """`[vnc] vencrypt_client_cert`"""
+    key: str = f"{_PKI}/client-key.pem"
+    """`[vnc] vencrypt_client_key`"""
+
+    @property
+    def plain(self) -> bool:
+        """Nothing to agree on: browser and screen speak with each other alone."""
+        return self.schemes == (NONE,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsoleSettings:
@@ -40,6 +64,7 @@ class ProxySettings:
     """`[vnc] novncproxy_port`"""
     allowed_origins: tuple[str, ...] = ()
     """`[console] allowed_origins`: host names, or host:port, whose pages may open consoles too."""
+    security: ScreenSecurity = ScreenSecurity()
     idle_timeout: float = 0.0
     """`[console] idle_timeout`: a session in which the user does nothing for so long ends; 0: never."""
     watch: float = 5.0

@@ -82,9 +82,6 @@ FIXED: dict[str, dict[str, Fixed]] = {
         "swtpm_enabled": Fixed(_NO, "guests have no TPM in this release: turn it off"),
     },
     "vnc": {
-        "auth_schemes": Fixed(
-            "|none", "between hosts and proxies screens are not encrypted: keep that network private"
-        ),
         "keymap": Fixed("|en-us", "remove it: the browser's keyboard is used"),
     },
     "spice": {"enabled": Fixed(_NO, "consoles are VNC and serial: [spice] enabled = false")},

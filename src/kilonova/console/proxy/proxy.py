@@ -13,7 +13,7 @@ import structlog
 
 from kilonova.bus import Bus
 from kilonova.bus.messages import Answer, ConsumeConsoleToken, LiveConsoles
-from kilonova.console.proxy import pages, relay
+from kilonova.console.proxy import pages, relay, rfb
 from kilonova.console.proxy.files import File
 from kilonova.console.proxy.origins import allowed
 from kilonova.console.proxy.relay import HOST_CLOSED, Line, Receive, Send
@@ -60,13 +60,17 @@ class Session:
 
 
 class ConsoleProxy:
-    """`files`: what is served, by path. Needs a server of HTTP that makes slow readers wait (`server.py`)."""
+    """`files`: what is served, by path. Needs a server of HTTP that makes slow readers wait (`server.py`).
+
+    Raises Invalid when the settings name files for TLS that cannot be used.
+    """
 
     def __init__(self, bus: Bus, world: World, settings: ProxySettings, files: Mapping[str, File]) -> None:
         self._bus = bus
         self._world = world
         self._settings = settings
         self._files = files
+        self._tls = rfb.tls_context(settings.security)
         self._sessions: dict[str, Session] = {}
         """By the token's hash: a token opens one at a time."""
         self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
@@ -162,18 +166,13 @@ class ConsoleProxy:
             log.info("console.ended", server=session.server, kind=session.kind, code=code)
 
     async def _carry(self, session: Session, found: Mapping[str, Any], receive: Receive, send: Send) -> int | None:
-        settings = self._settings
         try:
-            line = await Line.open(
-                found["host"],
-                found["port"],
-                found["ticket"],
-                buffer=settings.buffer,
-                timeout=settings.connect_timeout,
-            )
+            line = await self._connect(session, found, receive, send)
         except OSError as error:
             log.warning("console.unreachable", server=session.server, host=found["host"], error=str(error))
             return HOST_CLOSED
+        if line is None:
+            return None
 
         def used(data: bytes) -> None:
             if relay.is_use(session.kind, data):
@@ -185,6 +184,26 @@ class ConsoleProxy:
             )
         finally:
             line.close()
+
+    async def _connect(self, session: Session, found: Mapping[str, Any], receive: Receive, send: Send) -> Line | None:
+        """To the console on its host. None: the browser has left meanwhile. Raises OSError."""
+        settings = self._settings
+        line = await Line.open(
+            found["host"], found["port"], found["ticket"], buffer=settings.buffer, timeout=settings.connect_timeout
+        )
+        if session.kind != "vnc" or settings.security.plain:
+            return line
+        said = None
+        try:
+            async with asyncio.timeout(settings.connect_timeout):
+                await rfb.secure(line, settings.security, self._tls)
+                said = await rfb.greet(receive, send)
+                if said is not None:
+                    line.writer.write(said)
+        finally:
+            if said is None:
+                line.close()
+        return None if said is None else line
 
     # -- which may go on
     async def _watch(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -22,9 +23,11 @@ _POLLING: Final = frozenset((0, 2, 3, 150, 248))
 class Line:
     """The connection to a console on its host."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, buffer: int) -> None:
         self.reader = reader
         self.writer = writer
+        self._buffer = buffer
+        self._below: asyncio.StreamWriter | None = None
 
     @classmethod
     async def open(cls, host: str, port: int, ticket: str | None, *, buffer: int, timeout: float) -> Line:
@@ -35,7 +38,22 @@ class Line:
             writer.transport.set_write_buffer_limits(high=buffer)
             if ticket is not None:
                 writer.write(f"{ticket}\n".encode())
-        return cls(reader, writer)
+        return cls(reader, writer, buffer)
+
+    async def encrypt(self, context: ssl.SSLContext) -> None:
+        """The same connection by TLS from here on. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        # A reader of its own: that of the plain connection would hold back the wrong transport.
+        reader = asyncio.StreamReader(limit=self._buffer // 2)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport = await loop.start_tls(self.writer.transport, protocol, context)
+        if transport is None:
+            raise ConnectionError("the connection ended meanwhile")
+        protocol.connection_made(transport)
+        transport.set_write_buffer_limits(high=self._buffer)
+        # A writer that nobody has any more closes what it wrote to.
+        self._below = self.writer
+        self.reader, self.writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     def close(self) -> None:
         # What the host has not taken by now would be kept for as long as it takes nothing.
