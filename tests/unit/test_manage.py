@@ -96,6 +96,15 @@ def test_sync_again_is_a_no_op_and_the_version_is_told(deployment: Deployment) -
         assert deployment.manage(group, "version").output == f"{schema.newest()}\n"
 
 
+def test_old_names_of_options_add_nothing_to_what_is_printed(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment.config.write_text(deployment.config.read_text() + "[vnc]\nvncserver_listen = 192.0.2.1\n")
+    assert deployment.manage("db", "sync").output == ""
+    assert deployment.status("upgrade", "check").exit_code == 0
+    assert not [record for record in caplog.records if record.name.startswith("oslo_config")]
+
+
 def test_an_empty_database_has_version_0_and_is_no_upgrade(tmp_path: Path) -> None:
     made = Deployment(tmp_path)
     assert made.manage("db", "version").output == "0\n"
