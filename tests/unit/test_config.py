@@ -130,6 +130,17 @@ def test_the_check_reports_everything_at_once_and_says_by_its_exit_code_whether_
     assert result.exit_code == 1
     assert [line.split(":")[0] for line in result.output.splitlines()] == ["error", "error", "ignored"]
     assert "Did you mean 'my_ip'?" in result.output
+    mistaken = write(
+        tmp_path,
+        "[DEFAULT]\nenabled_apis = ec2\nssl_only = true\n[database]\nconnection = nowhere\n"
+        "[keystone_authtoken]\nusername = nova\n",
+    )
+    result = CliRunner().invoke(check.app, ["--config-file", str(mistaken[0])])
+    assert result.exit_code == 1
+    said = result.output.splitlines()
+    assert [line.split(":")[0] for line in said] == ["error"] * 4
+    for part in ("enabled_apis", "ssl_only", "[database] connection", "[keystone_authtoken] auth_url, password"):
+        assert part in result.output
     good = write(tmp_path, "[DEFAULT]\nmy_ip = 192.0.2.7\n")
     result = CliRunner().invoke(check.app, ["--config-file", str(good[0])])
     assert (result.exit_code, result.output) == (0, "ok\n")

@@ -14,6 +14,7 @@ def check(config_file: ConfigFiles = None) -> None:
     """Report options that are unknown, not honoured or without effect. Exit code 1 when a role would not start."""
     from kilonova import config
     from kilonova.errors import Invalid
+    from kilonova.service.deployment import mistakes
     from kilonova.service.process import DEFAULT_FILES
 
     files = config_file or list(DEFAULT_FILES)
@@ -26,6 +27,10 @@ def check(config_file: ConfigFiles = None) -> None:
             print(f"{'error' if finding.stops else 'ignored'}: {path}: {finding.text}")
     if not stops:
         # What is known by name may still have a value that is none.
-        config.load(files)
+        wrong = mistakes(config.load(files))
+        for message in wrong:
+            print(f"error: {message}")
+        stops = bool(wrong)
+    if not stops:
         print("ok")
     raise typer.Exit(1 if stops else 0)
