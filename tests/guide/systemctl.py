@@ -4,7 +4,8 @@
     systemctl enable|start|stop|restart|reload|is-active UNIT...
 
 `enable` is the real systemctl's. `start` honours User, Group, ExecStart, Type=notify, TimeoutStartSec and the
-directories that a unit asks for; `stop` honours KillMode and TimeoutStopSec. What sandboxes a service is left out.
+directories that a unit asks for, InaccessiblePaths; `stop` honours KillMode and TimeoutStopSec. What else sandboxes a
+service is left out.
 Standard library alone: it runs inside of the machines.
 """
 
@@ -26,6 +27,9 @@ from pathlib import Path
 UNITS = Path("/lib/systemd/system")
 RUN = Path("/run/units")
 DIRECTORIES = {"StateDirectory": "/var/lib", "LogsDirectory": "/var/log", "RuntimeDirectory": "/run"}
+
+HIDE = 'while [ "$1" != -- ]; do mount -t tmpfs -o ro,mode=0 none "$1" || exit; shift; done; shift; exec "$@"'
+"""Run what comes after `--` with something empty over the paths before it."""
 
 
 class Unit:
@@ -71,16 +75,14 @@ class Unit:
                     if equals and not name.startswith("#"):
                         environment[name.strip()] = value.strip().strip("\"'")
         with open(f"/var/log/{self.name}.log", "ab") as log:
+            command = [part for word in shlex.split(self.service["ExecStart"]) for part in _expanded(word, environment)]
             process = subprocess.Popen(
-                [part for word in shlex.split(self.service["ExecStart"]) for part in _expanded(word, environment)],
+                [*self._confined(user, account.pw_uid, group), *command],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                user=account.pw_uid,
-                group=group,
-                extra_groups=os.getgrouplist(user, group),
                 umask=int(self.service.get("UMask", "0022"), 8),
                 cwd="/",
             )
@@ -99,6 +101,19 @@ class Unit:
         self.stop()
         last = Path(f"/var/log/{self.name}.log").read_text(errors="replace").splitlines()[-15:]
         sys.exit(f"Job for {self.name} failed: it did not become ready.\n" + "\n".join(last))
+
+    def _confined(self, user: str, uid: int, gid: int) -> list[str]:
+        """What comes before a command that runs as the user, without the paths that it may not reach."""
+        prefix = []
+        paths = [path.removeprefix("-") for path in self.service.get("InaccessiblePaths", "").split()]
+        if paths:
+            hide = (
+                'while [ "$1" != -- ]; do mount -t tmpfs -o ro,mode=0 none "$1" || exit; shift; done; shift; exec "$@"'
+            )
+            prefix = ["unshare", "--mount", "--propagation=private", "sh", "-c", hide, "sh", *paths, "--"]
+        if user != "root":
+            prefix += ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--init-groups"]
+        return prefix
 
     def stop(self) -> None:
         pid = self.pid()
