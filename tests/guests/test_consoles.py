@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +15,7 @@ from kilonova.allinone import libvirtd, screenshot
 from tests.guests.test_networks import Guests
 from tests.support import chromium
 from tests.support.chromium import Chromium
-from tests.support.console_pages import eventually, new_tab, pixels, terminal
+from tests.support.console_pages import eventually, new_tab, pixels, terminal, work_at_the_screen
 from tests.support.guests import PATIENCE
 
 pytestmark = [
@@ -26,11 +25,6 @@ pytestmark = [
     pytest.mark.skipif(libvirtd.probe_hypervisor() is not None, reason="real guests need root, QEMU and libvirt"),
     pytest.mark.skipif(not chromium.installed(), reason="needs Chromium"),
 ]
-
-GLYPH = 20
-"""Pixels that are lit of a digit on the guest's screen, at least."""
-CURSOR = 200
-"""Pixels that may come and go by themselves."""
 
 
 @pytest.fixture(scope="module")
@@ -47,44 +41,9 @@ def address(lab: Guests, kind: str) -> str:
     return str(lab.admin.compute.create_console(lab.a2, kind)["url"])
 
 
-def lit(browser: Chromium) -> int:
-    """Pixels of the screen that are not black."""
-    return sum(count for colour, count in pixels(browser).items() if colour != "0,0,0")
-
-
-def at_rest(browser: Chromium) -> int:
-    """How many are lit once that does not change any more."""
-    before = -CURSOR
-    while abs((now := lit(browser)) - before) >= CURSOR // 2:
-        before = now
-        time.sleep(2)
-    return now
-
-
-def typed(browser: Chromium, text: str, shows: Callable[[int, int], bool]) -> None:
-    """Type a line on the screen, and wait for what it does to the number of lit pixels (before, after)."""
-    browser.type(text)
-    before = at_rest(browser)
-    browser.type("\n")
-    eventually(lambda: shows(before, lit(browser)), PATIENCE)
-    at_rest(browser)
-
-
 def test_the_screen_shows_text_and_a_typed_command_s_output(lab: Guests, browser: Chromium, tmp_path: Path) -> None:
     new_tab(browser, address(lab, "novnc"))
-    browser.wait_text("#status", "Connected", PATIENCE)
-    # What the kernel and the guest's start have said.
-    eventually(lambda: lit(browser) > 100 * GLYPH, PATIENCE)
-    browser.screenshot(tmp_path / "screen.png")
-    box = browser.run("(({x, y, width, height}) => [x + width / 2, y + height / 2])"
-                      "(document.querySelector('#screen canvas').getBoundingClientRect())")  # fmt: skip
-    browser.click(*box)
-    asked_for_password = lambda before, now: now > before + 3 * GLYPH  # noqa: E731
-    typed(browser, "root", asked_for_password)
-    typed(browser, "kilonova", lambda before, now: now != before)
-    typed(browser, "clear", lambda before, now: now < 40 * GLYPH)
-    lines = 20
-    typed(browser, f"seq 7001 {7000 + lines}", lambda before, now: now > before + lines * 4 * GLYPH)
+    work_at_the_screen(browser, PATIENCE)
     browser.screenshot(tmp_path / "typed.png")
     # The same, without a browser.
     picture = screenshot.take(address(lab, "novnc"))

@@ -1,4 +1,4 @@
-"""One site for the whole guide: its steps are tests in the order of the file."""
+"""One site for the whole guide: its steps are tests in the order of the files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.guide.bounded import missing
+from tests.guide.machine import cannot_make_machines
+from tests.guide.marks import WHOLE
 from tests.guide.site import CHECKOUT, Site, prepare_layer
 
 
@@ -16,9 +19,12 @@ from tests.guide.site import CHECKOUT, Site, prepare_layer
 def site() -> Iterator[Site]:
     if os.geteuid() != 0:
         pytest.skip("machines of namespaces need root")
-    layer = prepare_layer(CHECKOUT / ".cache/guide")
+    if not WHOLE and (lacking := missing()):
+        pytest.skip(f"needs {', '.join(lacking)}")
     with tempfile.TemporaryDirectory(prefix="kn-guide-") as directory:
-        site = Site(Path(directory), layer)
+        if not WHOLE and (why := cannot_make_machines(Path(directory))):
+            pytest.skip(f"no machines of namespaces here: {why}")
+        site = Site(Path(directory), prepare_layer(CHECKOUT / ".cache/guide") if WHOLE else None)
         try:
             site.start()
             yield site

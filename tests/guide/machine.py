@@ -18,6 +18,8 @@ from typing import Any
 _BASE = """
 set -e
 mount --make-rprivate /
+[ -z "$MEMORY" ] || mount -t tmpfs -o mode=755 tmpfs "$MEMORY"
+mkdir -p "$LAYER/upper" "$LAYER/work" "$LAYER/base"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$LAYER/upper,workdir=$LAYER/work" "$LAYER/base"
 ip link set lo up
 for bridge in lan provider; do
@@ -30,6 +32,7 @@ exec sleep infinity
 _INIT = """
 set -e
 mount --make-rprivate /
+mkdir -p "$DIR/upper" "$DIR/work" "$DIR/root"
 mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$DIR/upper,workdir=$DIR/work" "$DIR/root"
 cd "$DIR/root"
 mount -t proc proc proc
@@ -50,6 +53,18 @@ while :; do sleep 3600 & wait $!; done
 """
 
 
+def cannot_make_machines(directory: Path) -> str:
+    """Why not, where the kernel or a container does not let us; empty where it does."""
+    lan = Lan(directory, [Machine("probe", "192.168.101.1", directory / "probe")], None)
+    try:
+        lan.start(Path(__file__).resolve().parents[2])
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
+        return str(error).strip() or type(error).__name__
+    finally:
+        lan.stop()
+    return ""
+
+
 class Machine:
     """One machine; `address` on the Lan."""
 
@@ -58,13 +73,12 @@ class Machine:
         self.address = address
         self.directory = directory
         self._holder: subprocess.Popen[str] | None = None
+        self._spawned: list[subprocess.Popen[bytes]] = []
         self.pid = 0
         """Of its first process, as this machine counts."""
 
     def start(self, base: Path, checkout: Path, *, beside: int) -> None:
         """Over the root file system `base`, which the process `beside` sees; the checkout stands where it does here."""
-        for part in ("upper", "work", "root"):
-            (self.directory / part).mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
             "BASE": str(base), "DIR": str(self.directory), "NAME": self.name, "CHECKOUT": str(checkout),
         }  # fmt: skip
@@ -79,7 +93,10 @@ class Machine:
             return
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        self._holder.wait(timeout=30)
+        for each in self._spawned:
+            each.wait(timeout=30)
+        self._spawned.clear()
+        _release(self._holder)
         self._holder = None
 
     def enter(self, *command: str, user: str | None = None) -> list[str]:
@@ -139,13 +156,12 @@ class Machine:
         assert talking.wait(timeout=30) == 0, said
         return said.replace("\r", "")
 
-    def spawn(self, script: str, log: str, *, user: str | None = None) -> subprocess.Popen[bytes]:
+    def spawn(self, script: str, log: str, *, user: str | None = None) -> None:
         """Start what goes on; `log` is a file of the machine."""
         self.run(f"mkdir -p $(dirname {log}); touch {log}; chmod 666 {log}")
-        return subprocess.Popen(
-            self.enter("bash", "-c", f"exec {script} >>{log} 2>&1", user=user),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        command = self.enter("bash", "-c", f"exec {script} >>{log} 2>&1", user=user)
+        quiet = subprocess.DEVNULL
+        self._spawned.append(subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet))
 
     def write(self, path: str, content: str, *, owner: str = "root", mode: str = "644") -> None:
         self.run(f"install -D -m {mode} -o {owner} -g {owner} /dev/stdin {path}", stdin=content)
@@ -169,6 +185,13 @@ class Machine:
             time.sleep(0.5)
 
 
+def _release(holder: subprocess.Popen[str]) -> None:
+    """Wait for the end of what `_hold` started."""
+    holder.wait(timeout=30)
+    if holder.stdout is not None:
+        holder.stdout.close()
+
+
 def _hold(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
     """Start what says 'ready' and stays."""
     holder = subprocess.Popen(
@@ -176,7 +199,9 @@ def _hold(command: list[str], environment: dict[str, str]) -> subprocess.Popen[s
     )
     assert holder.stdout is not None
     said = holder.stdout.readline().strip()
-    assert said == "ready", f"{said} {holder.stdout.read()}"
+    if said != "ready":
+        with holder:
+            raise AssertionError(f"{said} {holder.stdout.read()}")
     return holder
 
 
@@ -196,21 +221,23 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Lan:
     """Two bridges in a network namespace of their own: machines hang at `lan` by eth0, at `provider` by eth1."""
 
-    def __init__(self, layer: Path, machines: list[Machine], *, prefix: int = 24) -> None:
-        """`layer`: the folder with what all of them have installed."""
+    def __init__(self, directory: Path, machines: list[Machine], layer: Path | None, *, prefix: int = 24) -> None:
+        """`layer`: the folder with what all of them have installed; None: nothing, and files are in memory alone."""
         self.machines = machines
+        self._directory = directory
         self._layer = layer
         self._prefix = prefix
         self._holder: subprocess.Popen[str] | None = None
 
     def start(self, checkout: Path) -> None:
-        for part in ("upper", "work", "base"):
-            (self._layer / part).mkdir(parents=True, exist_ok=True)
+        """Raises AssertionError where machines cannot be made."""
+        layer = self._layer or self._directory / "layer"
         command = ["unshare", "--net", "--mount", "--kill-child", "--fork", "/bin/bash", "-c", _BASE]
-        self._holder = _hold(command, os.environ | {"LAYER": str(self._layer)})
+        memory = "" if self._layer else str(self._directory)
+        self._holder = _hold(command, os.environ | {"LAYER": str(layer), "MEMORY": memory})
         hosts = "127.0.0.1 localhost\n" + "".join(f"{each.address} {each.name}\n" for each in self.machines)
         for machine in self.machines:
-            machine.start(self._layer / "base", checkout, beside=_child(self._holder))
+            machine.start(layer / "base", checkout, beside=_child(self._holder))
             self._plug(machine)
             machine.write("/etc/hosts", hosts)
 
@@ -234,5 +261,5 @@ class Lan:
             machine.stop()
         if self._holder is not None:
             self._holder.kill()
-            self._holder.wait()
+            _release(self._holder)
             self._holder = None
