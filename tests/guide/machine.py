@@ -53,18 +53,6 @@ while :; do sleep 3600 & wait $!; done
 """
 
 
-def cannot_make_machines(directory: Path) -> str:
-    """Why not, where the kernel or a container does not let us; empty where it does."""
-    lan = Lan(directory, [Machine("probe", "192.168.101.1", directory / "probe")], None)
-    try:
-        lan.start(Path(__file__).resolve().parents[2])
-    except (AssertionError, OSError, subprocess.SubprocessError) as error:
-        return str(error).strip() or type(error).__name__
-    finally:
-        lan.stop()
-    return ""
-
-
 class Machine:
     """One machine; `address` on the Lan."""
 

@@ -77,15 +77,17 @@ class Site:
         self._shell = {machine.name: "" for machine in self.lan.machines}
         """What was read into the shell before."""
 
-    def start(self) -> None:
+    def make_machines(self) -> None:
+        """Raises AssertionError where the kernel, a container or the place of the checkout does not let us."""
         self.lan.start(CHECKOUT)
-        # Whoever runs this may have Python in a folder that only root can enter; on the machines everybody may.
-        folders = " ".join(str(each) for each in Path(sys.executable).resolve().parents[:-1])
+        # Checkout and Python may be in a folder that only root can enter; on the machines everybody may.
+        above = {*CHECKOUT.parents, *Path(sys.executable).resolve().parents} - {Path("/")}
+        folders = " ".join(str(each) for each in sorted(above) if not each.is_relative_to(CHECKOUT))
         for machine in self.lan.machines:
             machine.run(f"chmod o+x {folders}; ln -sf {BIN}/openstack /usr/bin/openstack")
+            machine.run(f"cd {CHECKOUT}/src; {BIN}/python -c 'import kilonova.cli'", user="daemon")
         if self.whole:
             self.user.run("ip addr add 203.0.113.1/24 dev eth1")
-        self.base.start()
 
     def stop(self) -> None:
         self.lan.stop()

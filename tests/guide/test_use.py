@@ -12,7 +12,7 @@ from tests.guide.site import BIN, CHECKOUT, Site, tiny_image
 from tests.guide.words import NEUTRON_OF_COMPUTE
 from tests.support.guide import COMPUTE
 
-pytestmark = [guide, whole]
+pytestmark = [*guide, whole]
 
 _SSH = "ssh -i /root/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@"
 _BOOT = "server create --flavor m1.nano --image tiny --key-name mykey --security-group default --wait"
