@@ -156,10 +156,17 @@ def test_a_port_that_is_switched_off_is_not_active() -> None:
 
 
 def test_a_port_wired_where_it_will_move_to_is_told_once() -> None:
-    found = documents(ports=[port("moving", status="ACTIVE")])
+    found = documents(ports=[port("moving", status="ACTIVE", **{"binding:profile": {"migrating_to": "h2"}})])
     planes = {"h1": PlaneState(ports=frozenset({"moving"})), "h2": PlaneState(ports=frozenset({"moving"}))}
     assert differences(found, planes).ports == [{"id": "moving", "host": "h2", "status": "ACTIVE"}]
     assert not differences(found, planes, {("moving", "h2")})
+
+
+def test_a_host_that_says_it_has_anothers_port_is_not_believed() -> None:
+    found = documents(
+        ports=[port("moving", status="ACTIVE", **{"binding:profile": {"migrating_to": "h2"}}), port("still")]
+    )
+    assert not differences(found, {"h3": PlaneState(ports=frozenset({"moving", "still"}))})
 
 
 def test_floating_ips_and_routers_are_as_their_routers_host_says() -> None:

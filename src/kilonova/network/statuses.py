@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kilonova.network.rest import Document
-from kilonova.network.upkeep import ROUTER_OWNERS, Documents
+from kilonova.network.upkeep import ROUTER_OWNERS, Documents, elsewhere
 
 ACTIVE, DOWN = "ACTIVE", "DOWN"
 
@@ -49,6 +49,7 @@ def differences(
     """
     found = Differences()
     told = set(told)
+    arriving = elsewhere(documents)
     ports = documents["ports"]
     for port in ports.values():
         wanted = _port(port, planes)
@@ -57,7 +58,13 @@ def differences(
     for host, plane in planes.items():
         for port_id in plane.ports:
             moving = ports.get(port_id)
-            if moving is not None and _arriving(moving, host) and (port_id, host) not in told:
+            # A host that says it has wired a port which nobody moves there is not believed.
+            if (
+                moving is not None
+                and host in arriving.get(port_id, ())
+                and _of_server(moving)
+                and (port_id, host) not in told
+            ):
                 found.ports.append({"id": port_id, "host": host, "status": ACTIVE})
     where = {
         port["device_id"]: planes[port["binding:host_id"]]
@@ -93,6 +100,5 @@ def _floating(floating: Document, where: Mapping[str, PlaneState]) -> str:
     return plane.floatingips.get(floating["id"], DOWN) if plane else str(floating["status"])
 
 
-def _arriving(port: Document, host: str) -> bool:
-    """Whether a server's port is wired on a host to which it is not bound yet."""
-    return port.get("binding:host_id") not in (host, "", None) and str(port["device_owner"]).startswith("compute:")
+def _of_server(port: Document) -> bool:
+    return str(port["device_owner"]).startswith("compute:")
