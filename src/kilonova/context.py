@@ -20,3 +20,10 @@ class RequestContext:
     service_roles: frozenset[str] = frozenset()
     """Of the service token, when one came along."""
     global_request_id: str | None = None
+
+
+def on_behalf_of(user_id: str, project_id: str, request_id: str) -> RequestContext:
+    """The cloud itself, at work on what is this user's: no lock holds it back."""
+    return RequestContext(
+        user_id=user_id, project_id=project_id, roles=frozenset(), request_id=request_id, is_admin=True
+    )

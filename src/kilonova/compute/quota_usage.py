@@ -81,7 +81,7 @@ async def take_for(tx: Tx, project_id: str, user_id: str, amount: Amount, limit:
 
 async def take(tx: Tx, project_id: str, amount: Amount, limit: dict[str, int]) -> None:
     """Count `amount` in; raises OverQuota when a limit would be passed."""
-    add = {"instances": amount.instances, "cores": amount.cores, "ram": amount.ram}
+    add = asdict(amount)
     limited = tuple(name for name in COUNTED if limit[name] >= 0)
     values = {"my_project": project_id, **_named("add", add), **_named("most", {name: limit[name] for name in limited})}
     if (await tx.execute(_take(limited), values)).rowcount:
@@ -123,8 +123,12 @@ def _check(limit: Mapping[str, int], used: Mapping[str, int], add: Mapping[str, 
 
 
 async def give_back(tx: Tx, project_id: str, amount: Amount) -> None:
-    less = {"instances": -amount.instances, "cores": -amount.cores, "ram": -amount.ram}
-    await tx.execute(_take(()), {"my_project": project_id, **_named("add", less)})
+    await count(tx, project_id, Amount(-amount.instances, -amount.cores, -amount.ram))
+
+
+async def count(tx: Tx, project_id: str, amount: Amount) -> None:
+    """Count `amount` in whatever the limits are; the project has a row already."""
+    await tx.execute(_take(()), {"my_project": project_id, **_named("add", asdict(amount))})
 
 
 def _named(prefix: str, values: Mapping[str, int]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from kilonova.compute import attach, late_ports, network_info
-from kilonova.context import RequestContext
+from kilonova.context import on_behalf_of
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
@@ -48,13 +48,7 @@ async def _detach(rt: Runtime, server: Server, lost: Iterable[str]) -> bool:
         # It may be what takes them away.
         return False
     for port_id in sorted(lost):
-        ctx = RequestContext(
-            user_id=server.user_id,
-            project_id=server.project_id,
-            roles=frozenset(),
-            request_id=f"req-{rt.world.uuid()}",
-            is_admin=True,
-        )
+        ctx = on_behalf_of(server.user_id, server.project_id, f"req-{rt.world.uuid()}")
         log.info("a server's port is gone", server=server.uuid, port=port_id)
         await attach.detach(rt, ctx, server, port_id)
     return True

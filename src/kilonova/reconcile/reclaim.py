@@ -9,7 +9,7 @@ import structlog
 
 from kilonova.compute import states
 from kilonova.compute.servers import delete as deletion
-from kilonova.context import RequestContext
+from kilonova.context import on_behalf_of
 from kilonova.db import servers
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
@@ -45,12 +45,6 @@ class Reclaim:
         due = await self.rt.db.read(look)
         for server in due:
             log.info("reclaiming a softly deleted server", server=server.uuid, deleted_at=str(server.deleted_at))
-            ctx = RequestContext(
-                user_id=server.user_id,
-                project_id=server.project_id,
-                roles=frozenset(),
-                request_id=f"req-{self.rt.world.uuid()}",
-                is_admin=True,
-            )
+            ctx = on_behalf_of(server.user_id, server.project_id, f"req-{self.rt.world.uuid()}")
             await deletion.delete(self.rt, ctx, server, reclaim_before=before)
         return len(due)

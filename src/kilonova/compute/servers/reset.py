@@ -26,7 +26,7 @@ async def reset_state(rt: Runtime, ctx: RequestContext, server: Server, vm_state
         kept = before is not None and before.vm_state == states.SOFT_DELETED
         if kept:
             # The project's lock comes before the server's.
-            await quota_usage.give_back(tx, server.project_id, Amount(-1, -server.vcpus, -server.memory_mb))
+            await quota_usage.count(tx, server.project_id, Amount(1, server.vcpus, server.memory_mb))
         current = await servers.get(tx, server.uuid, lock=True)
         if current is None:
             raise NotFound(f"Instance {server.uuid} could not be found.")
