@@ -421,9 +421,16 @@ def console_settings(conf: cfg.ConfigOpts, *, proxy_url: str) -> ConsoleSettings
         vnc_url=conf.vnc.novncproxy_base_url or f"{proxy_url}/vnc_auto.html",
         serial_enabled=conf.serial_console.enabled,
         serial_url=conf.serial_console.base_url or f"{proxy_url}/serial.html",
+        hosts_name=frozenset({"vnc", "serial"} - set(console_pages(conf))),
         token_ttl=float(conf.consoleauth.token_ttl),
         enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
     )
+
+
+def console_pages(conf: cfg.ConfigOpts) -> dict[str, str]:
+    """By kind of console, the page that nova.conf names; the guide has it in the hosts' alone."""
+    named = {"vnc": conf.vnc.novncproxy_base_url, "serial": conf.serial_console.base_url}
+    return {kind: page for kind, page in named.items() if page}
 
 
 def proxy_settings(conf: cfg.ConfigOpts) -> ProxySettings:

@@ -23,7 +23,13 @@ from tests.support.stand_ins import PASSWORD
 
 pytestmark = pytest.mark.timeout(300)
 
-OPTIONS = {"DEFAULT": {"report_interval": 1}, "sim": {"durations": "disks:0.5"}}
+PAGE = "https://consoles.example/vnc_auto.html"
+OPTIONS = {
+    "DEFAULT": {"report_interval": 1},
+    "sim": {"durations": "disks:0.5"},
+    "vnc": {"novncproxy_base_url": PAGE},
+    "consoleauth": {"token_ttl": 1234},
+}
 ADMIN = "root:6f70656e737461636b20342065766572:admin,member,reader"
 
 
@@ -68,6 +74,19 @@ def test_a_server_lives_and_dies_across_the_processes(cluster: Cluster) -> None:
         wait_for(lambda: status_of(http, server) == "ACTIVE")
         assert http.delete(f"/servers/{server}").status_code == 204
         wait_for(lambda: status_of(http, server) is None)
+
+
+def test_consoles_are_as_nova_conf_says(cluster: Cluster) -> None:
+    with client(cluster.of("api")[0].port) as http:
+        server = make_server(http)
+        wait_for(lambda: status_of(http, server) == "ACTIVE")
+        body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+        answer = http.post(f"/servers/{server}/remote-consoles", json=body)
+        assert answer.json()["remote_console"]["url"].startswith(f"{PAGE}?path=")
+        late = f"SELECT COUNT(*) FROM console_auth_tokens WHERE server_uuid = '{server}'"
+        late += " AND expires_at > UNIX_TIMESTAMP() + 700"
+        assert cluster.query(late) == [["1"]]
+        http.delete(f"/servers/{server}")
 
 
 def test_every_role_is_listed_by_the_guides_name(cluster: Cluster) -> None:

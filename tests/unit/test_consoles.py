@@ -61,6 +61,19 @@ def consoles(api: Client, **changes: Any) -> Iterator[None]:
         object.__setattr__(api.rt, "settings", settings)
 
 
+async def test_a_page_that_the_guests_host_names_counts_where_the_api_names_none(cloud: TestCloud, api: Client) -> None:
+    server = await boot(cloud, api)
+    for host in cloud.hosts.values():
+        host.agent._console_pages = {"vnc": "http://controller01:6080/vnc_auto.html"}
+    for hosts_name, page in (
+        (frozenset({"vnc"}), "http://controller01:6080/vnc_auto.html?"),
+        (frozenset({"serial"}), "http://127.0.0.1:6080/vnc_auto.html?"),
+    ):
+        with consoles(api, hosts_name=hosts_name):
+            url = (await ask(api, server, "vnc", "novnc")).json()["remote_console"]["url"]
+            assert url.startswith(page)
+
+
 async def test_a_url_leads_to_the_page_with_a_token_where_clients_expect_it(cloud: TestCloud, api: Client) -> None:
     server = await boot(cloud, api)
     answer = await ask(api, server, "vnc", "novnc")

@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import sqlite3
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -105,11 +106,12 @@ class Agent:
         allocation: Allocation | None = None,
         additions: Additions = NOTHING_MORE,
         pulse: Pulse | None = None,
+        console_pages: Mapping[str, str] | None = None,
     ) -> None:
         """Intervals and time-outs in seconds; a bound of 0 builds means none.
 
         `allocation`: what the host's own configuration says; None leaves it to the conductors'. `additions`: what
-        the host has and its driver does not know.
+        the host has and its driver does not know. `console_pages`: by kind, where users see this host's consoles.
         Every `image_cache_interval` (0 or less: never) images that nothing has used for `image_cache_age` go.
         """
         self.host = host
@@ -126,6 +128,7 @@ class Agent:
         self._image_cache_interval = image_cache_interval
         self._image_cache_age = image_cache_age
         self._evicting: Periodic | None = None
+        self._console_pages = console_pages or {}
         self._draining = False
         self._sending: set[asyncio.Task[None]] = set()
         self._works: dict[str, _Work] = {}
@@ -384,7 +387,8 @@ class Agent:
             found = await self.driver.console(uuid, kind, ticket=args.get("open") is True)
         except (Conflict, Invalid) as error:
             return Answer(data={"refused": "off" if isinstance(error, Conflict) else "none"}, error=error.message)
-        return Answer(data={"host": found.host, "port": found.port, "ticket": found.ticket})
+        page = self._console_pages.get(kind)
+        return Answer(data={"host": found.host, "port": found.port, "ticket": found.ticket, "page": page})
 
     def _failed(self, command: Command, message: str, kind: str, details: str | None = None) -> Result:
         return Result(

@@ -46,6 +46,8 @@ class ConsoleSettings:
     serial_enabled: bool = True
     serial_url: str = "http://127.0.0.1:6080/serial.html"
     """`[serial_console] base_url`"""
+    hosts_name: frozenset[str] = frozenset()
+    """Kinds (vnc, serial) of which our nova.conf names no page: one that the guest's host names counts then."""
     token_ttl: float = 600.0
     """`[consoleauth] token_ttl`: how long a token waits for its browser."""
     enforce_session_timeout: bool = False

@@ -76,6 +76,7 @@ async def start_agents(
             additions=read_provider_config(Path(conf.compute.provider_config_location), name),
             drain_timeout=drain,
             pulse=pulse,
+            console_pages=config.console_pages(conf),
         )
         await agent.start()
         stack.push_async_callback(agent.stop)

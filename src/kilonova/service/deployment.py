@@ -294,6 +294,13 @@ def console_listener(conf: cfg.ConfigOpts) -> Listener:
     )
 
 
+def console_url(conf: cfg.ConfigOpts) -> str:
+    """Where the console proxy is taken to be when nothing says it: on this machine."""
+    host = f"[{conf.my_ip}]" if ":" in conf.my_ip else conf.my_ip
+    scheme = "https" if conf.cert else "http"
+    return f"{scheme}://{host}:{conf.vnc.novncproxy_port or 6080}"
+
+
 def log_path(conf: cfg.ConfigOpts, program: str) -> Path | None:
     """Where the role logs; None: standard error."""
     if not conf.log_file and not conf.log_dir:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -46,7 +47,10 @@ class Parts:
         self.health = health or Health()
         self.world = World()
         # The scheduler, which loads its rules anyway, checks them.
-        self.settings = config.compute_settings(conf, check_rules=False)
+        self.settings = replace(
+            config.compute_settings(conf, check_rules=False),
+            console=config.console_settings(conf, proxy_url=deployment.console_url(conf)),
+        )
         self._identity: IdentityClient | None = None
 
     async def database(self) -> Database:

@@ -44,6 +44,9 @@ async def remote_console(rt: Runtime, ctx: RequestContext, server: Server, proto
             case "none":
                 raise Invalid(f"Unavailable console type {console_type}.")
         raise Unavailable(answer.error)
+    page = answer.data.get("page")
+    if page and kind in rt.settings.console.hosts_name:
+        base = str(page)
     host, address, port = server.host, str(answer.data["host"]), int(str(answer.data["port"]))
 
     async def issue(tx: Tx) -> str:
