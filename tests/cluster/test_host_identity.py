@@ -30,6 +30,7 @@ from kilonova.bus.messages import (
     Result,
     SchedulingQuestion,
     ServerQuestion,
+    Unchanged,
     Wake,
 )
 from kilonova.bus.rabbit import RabbitBus, RabbitOptions
@@ -109,11 +110,13 @@ def lies(server: str) -> list[Message]:
         local_gb=1,
     )
     ghost = msgspec.structs.replace(inventory, hypervisor_hostname="ghost")
+    unchanged = Unchanged(digest="x", hypervisor_hostname="compute2")
     return [
         Heartbeat(host="compute2", binary="nova-compute", incarnation="x"),
         Heartbeat(host="compute1", binary="nova-conductor", incarnation="x"),
         Heartbeat(host="ghost", binary="nova-scheduler", incarnation="x"),
         Heartbeats(hosts={"compute1": "x", "compute2": "x"}, binary="nova-compute"),
+        Heartbeats(hosts={"compute1": "x"}, binary="nova-compute", unchanged={"compute2": unchanged}),
         HostReport(host="compute2", incarnation="x", inventory=inventory, boot_id="another"),
         HostReport(host="ghost", incarnation="x", inventory=ghost),
         PowerReport(host="compute2", incarnation="x", states={server: 4}, complete=True),

@@ -19,7 +19,16 @@ from kilonova.agent.commands import (
 )
 from kilonova.agent.driver import PowerState, Secrets
 from kilonova.bus.memory import MemoryBus
-from kilonova.bus.messages import Heartbeat, HostReport, Message, PowerReport, ProgressReport, Result, ServerQuestion
+from kilonova.bus.messages import (
+    Heartbeat,
+    HostReport,
+    Message,
+    PowerReport,
+    ProgressReport,
+    ReportWanted,
+    Result,
+    ServerQuestion,
+)
 from kilonova.nic import Nic
 from tests.support.agents import SERVER, Bench, Gate, make_bench, make_command, make_spec
 
@@ -402,7 +411,7 @@ async def test_the_host_reports_itself_beats_and_names_its_guests(bench: Bench) 
     assert (await agent.reporter.power_report()).states == {SERVER: 1}
 
 
-async def test_a_lost_first_report_is_made_good_soon(tmp_path: Path) -> None:
+async def test_a_report_that_still_holds_is_recalled_and_sent_anew_when_it_is_asked_for(tmp_path: Path) -> None:
     lost: list[Message] = []
 
     def lose_first(address: str, message: Message) -> Sequence[float]:
@@ -413,8 +422,25 @@ async def test_a_lost_first_report_is_made_good_soon(tmp_path: Path) -> None:
 
     async with make_bench(tmp_path, bus=MemoryBus(tamper=lose_first)) as bench:
         await bench.agent(report_interval=0.2)
+        await bench.heard.until(lambda: any(beat.unchanged for beat in bench.heard.of(Heartbeat)))
+        assert bench.heard.of(HostReport) == []
+        [recalled, *_] = [beat.unchanged for beat in bench.heard.of(Heartbeat) if beat.unchanged]
+        await bench.bus.send("agent.h1", ReportWanted())
         await bench.heard.until(lambda: bench.heard.of(HostReport))
-        assert lost
+        assert [report.digest for report in bench.heard.of(HostReport)] == [recalled.digest]
+        assert isinstance(lost[0], HostReport)
+        assert lost[0].digest == recalled.digest
+
+
+async def test_what_changes_is_reported_whole(bench: Bench) -> None:
+    agent = await bench.agent()
+    await bench.heard.until(lambda: bench.heard.of(HostReport))
+    bench.driver.options = msgspec.structs.replace(bench.driver.options, vcpus=3)
+    await agent.reporter.inventory()
+    await bench.heard.until(lambda: len(bench.heard.of(HostReport)) == 2)
+    first, second = bench.heard.of(HostReport)
+    assert second.inventory.vcpus == 3
+    assert first.digest != second.digest
 
 
 async def test_a_guest_that_powers_off_by_itself_is_reported_and_a_commands_own_changes_are_not(bench: Bench) -> None:

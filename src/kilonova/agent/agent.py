@@ -28,7 +28,16 @@ from kilonova.agent.provider_config import NOTHING_MORE, Additions
 from kilonova.agent.report import Periodic, Pulse, Reporter, Ticker
 from kilonova.agent.traced import traced
 from kilonova.bus import Bus, Subscription
-from kilonova.bus.messages import Answer, CacheImages, Command, Message, ProgressReport, Result, ServerQuestion
+from kilonova.bus.messages import (
+    Answer,
+    CacheImages,
+    Command,
+    Message,
+    ProgressReport,
+    ReportWanted,
+    Result,
+    ServerQuestion,
+)
 from kilonova.errors import Conflict, HostFailure, Invalid, KilonovaError, Transient
 from kilonova.metrics import families
 from kilonova.world import World
@@ -201,6 +210,9 @@ class Agent:
             return None
         if isinstance(message, CacheImages):
             self._precache.fetch(message)
+            return None
+        if isinstance(message, ReportWanted):
+            await self.reporter.report()
             return None
         if isinstance(message, ServerQuestion):
             return await self._answer(message)

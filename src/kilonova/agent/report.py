@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from kilonova.agent.allocation import Allocation
 from kilonova.agent.driver import Driver, GuestEvent, Inventory
 from kilonova.agent.provider_config import NOTHING_MORE, Additions
 from kilonova.bus import Bus
-from kilonova.bus.messages import Heartbeat, Heartbeats, HostReport, Message, PowerReport
+from kilonova.bus.messages import Heartbeat, Heartbeats, HostReport, Message, PowerReport, Unchanged
 from kilonova.errors import KilonovaError
 from kilonova.world import World
 
@@ -101,19 +103,23 @@ class Pulse:
         self._bus = bus
         self._world = world
         self._hosts: dict[str, str] = {}
+        self._unchanged: dict[str, Unchanged] = {}
         self._sending: asyncio.Task[None] | None = None
 
-    def add(self, host: str, incarnation: str) -> None:
+    def add(self, host: str, incarnation: str, unchanged: Unchanged | None = None) -> None:
         self._hosts[host] = incarnation
+        if unchanged is not None:
+            self._unchanged[host] = unchanged
         if self._sending is None or self._sending.done():
             self._sending = asyncio.get_running_loop().create_task(self._send(), name="pulse")
 
     async def _send(self) -> None:
         await self._world.sleep(_MOMENT)
         hosts, self._hosts = self._hosts, {}
+        unchanged, self._unchanged = self._unchanged, {}
         # One that the broker does not take is made good by the next.
         with contextlib.suppress(KilonovaError):
-            await self._bus.send("conductor", Heartbeats(hosts=hosts, binary="nova-compute"))
+            await self._bus.send("conductor", Heartbeats(hosts=hosts, binary="nova-compute", unchanged=unchanged))
 
 
 class Reporter:
@@ -155,10 +161,11 @@ class Reporter:
         self._inventory_repeat = inventory_repeat
         self._allocation = allocation
         self._additions = additions
-        self._inventory_wait = report_interval
-        """Seconds without news after which the inventory is repeated; short at first, as the first may be lost."""
+        self._wait = report_interval
+        """Seconds without news after which the last report is recalled; short at first, as it may have been lost."""
         self._periodic: list[Periodic] = []
-        self._reported: tuple[Inventory, float] | None = None
+        self._reported: tuple[str, float] | None = None
+        """The last report's digest, and when it was made or recalled."""
         self._pending: dict[str, int] = {}
         self._passing: dict[str, int] = {}
         self._events: asyncio.Task[None] | None = None
@@ -185,37 +192,61 @@ class Reporter:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def heartbeat(self) -> None:
+    async def heartbeat(self, unchanged: Unchanged | None = None) -> None:
         if self._pulse is not None:
-            self._pulse.add(self.host, self.incarnation)
+            self._pulse.add(self.host, self.incarnation, unchanged)
             return
-        await self._bus.send("conductor", self._heartbeat_message())
+        await self._bus.send("conductor", self._heartbeat_message(unchanged))
 
-    def _heartbeat_message(self) -> Heartbeat:
-        return Heartbeat(host=self.host, binary="nova-compute", incarnation=self.incarnation)
+    def _heartbeat_message(self, unchanged: Unchanged | None = None) -> Heartbeat:
+        return Heartbeat(host=self.host, binary="nova-compute", incarnation=self.incarnation, unchanged=unchanged)
 
     async def inventory(self) -> None:
-        """Report the inventory when it changed, and now and then in case a report was lost."""
-        before = self._reported
-        report = await self.host_report()
-        unchanged = before is not None and _lasting(before[0]) == _lasting(report.inventory)
-        if before is not None and unchanged:
-            if self._world.monotonic() - before[1] < self._inventory_wait:
-                self._reported = before
-                return
-            self._inventory_wait = min(self._inventory_wait * 2, self._inventory_repeat)
-        await self._bus.send("conductor", report)
+        """Report the inventory when it changed, and recall it now and then in case a report was lost."""
+        inventory = await self._look()
+        digest, now = self._digest(inventory), self._world.monotonic()
+        if self._reported is None or self._reported[0] != digest:
+            self._wait = self._report_interval
+            await self._bus.send("conductor", self._report_of(inventory))
+        elif now - self._reported[1] >= self._wait:
+            self._wait = min(self._wait * 2, self._inventory_repeat)
+            self._reported = (digest, now)
+            await self.heartbeat(
+                Unchanged(
+                    digest=digest,
+                    hypervisor_hostname=inventory.hypervisor_hostname,
+                    uptime=inventory.uptime,
+                    disk_available_least=inventory.disk_available_least,
+                )
+            )
+
+    async def report(self) -> None:
+        """The whole of it: a conductor asks."""
+        await self._send_quietly(await self.host_report())
 
     async def host_report(self) -> HostReport:
-        inventory = self._additions.to(await self._driver.inventory())
-        self._reported = (inventory, self._world.monotonic())
+        return self._report_of(await self._look())
+
+    async def _look(self) -> Inventory:
+        return self._additions.to(await self._driver.inventory())
+
+    def _report_of(self, inventory: Inventory) -> HostReport:
+        digest = self._digest(inventory)
+        self._reported = (digest, self._world.monotonic())
         return HostReport(
             host=self.host,
             incarnation=self.incarnation,
             inventory=inventory,
             boot_id=self.boot_id,
             allocation=self._allocation,
+            digest=digest,
         )
+
+    def _digest(self, inventory: Inventory) -> str:
+        """Of all that a report says, but for what always moves."""
+        lasting = msgspec.structs.replace(inventory, uptime=None, disk_available_least=None)
+        said = (self.incarnation, self.boot_id, self._allocation, lasting)
+        return hashlib.blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16).hexdigest()
 
     async def power(self) -> None:
         await self._bus.send("conductor", await self.power_report())
@@ -267,22 +298,3 @@ class Reporter:
             await self._bus.send("conductor", message)
         except KilonovaError as error:
             log.warning("agent.report_failed", host=self.host, message=type(message).__name__, error=error.message)
-
-
-def _lasting(inventory: Inventory) -> tuple[object, ...]:
-    """What of an inventory is worth a report of its own: all but what always moves."""
-    return (
-        inventory.hypervisor_type,
-        inventory.hypervisor_version,
-        inventory.hypervisor_hostname,
-        inventory.vcpus,
-        inventory.memory_mb,
-        inventory.local_gb,
-        inventory.cpu_info,
-        inventory.traits,
-        inventory.supported,
-        inventory.resources,
-        inventory.pci_devices,
-        inventory.metrics,
-        inventory.host_ip,
-    )

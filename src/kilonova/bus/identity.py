@@ -46,7 +46,7 @@ class Senders(msgspec.Struct, frozen=True, kw_only=True):
             case Heartbeat():
                 return (message.binary, message.host) == (program, host) and program in OF_A_HOST
             case Heartbeats():
-                return message.binary == program == AGENT and set(message.hosts) <= {host}
+                return message.binary == program == AGENT and {*message.hosts, *message.unchanged} <= {host}
             case Result() | ProgressReport() | HostReport() | PowerReport() | PlaneGreeting() | PlaneReport():
                 return program == AGENT and message.host == host
             case ConsumeConsoleToken() | LiveConsoles():

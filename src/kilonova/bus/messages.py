@@ -51,12 +51,25 @@ class ProgressReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     percent: int
 
 
+class Unchanged(msgspec.Struct, frozen=True, kw_only=True):
+    """A host says nothing new: which report still holds, and what of it always moves."""
+
+    digest: str
+    """As the report had it."""
+    hypervisor_hostname: str
+    uptime: str | None = None
+    disk_available_least: int | None = None
+    """GiB."""
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Every role, every `report_interval` seconds. `incarnation` changes at each start."""
 
     host: str
     binary: str
     incarnation: str
+    unchanged: Unchanged | None = None
+    """Now and then; a conductor that does not know the report asks for it."""
 
 
 class Heartbeats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -64,10 +77,11 @@ class Heartbeats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     hosts: dict[str, str]
     binary: str
+    unchanged: dict[str, Unchanged] = {}
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Agent -> conductor at its start and whenever the inventory changes."""
+    """Agent -> conductor at its start, whenever the inventory changes, and when it is asked for."""
 
     host: str
     incarnation: str
@@ -76,6 +90,12 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Of the machine; another one than last time means that it was booted: guests that should run may be off."""
     allocation: Allocation | None = None
     """By the host's own configuration; None: as the conductor's says."""
+    digest: str = ""
+    """Of all that lasts in this report; empty: it is not going to be referred to."""
+
+
+class ReportWanted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Conductor -> agent: what you refer to is not known here, report anew. Losing it costs the time until the next."""
 
 
 class PowerReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -171,6 +191,7 @@ Message = (
     | Heartbeat
     | Heartbeats
     | HostReport
+    | ReportWanted
     | PowerReport
     | ServerQuestion
     | CacheImages

@@ -10,6 +10,8 @@ Locks are taken in this order: project, group, host, server.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,35 +213,43 @@ class Held:
     local_gb_used: int
     resources: dict[str, int]
 
+    def plus(self, servers: int, vcpus: int, memory_mb: int, disk_gb: int, resources: Mapping[str, int]) -> Held:
+        return Held(
+            running_vms=self.running_vms + servers,
+            vcpus_used=self.vcpus_used + vcpus,
+            memory_mb_used=self.memory_mb_used + memory_mb,
+            local_gb_used=self.local_gb_used + disk_gb,
+            resources=dict(Counter(self.resources) + Counter(resources)),
+        )
 
-async def held_on(tx: Tx, host: str, node: str) -> Held:
-    """By the servers' rows. Exact while the caller has the node's row locked: claims change it first."""
+
+NOTHING = Held(running_vms=0, vcpus_used=0, memory_mb_used=0, local_gb_used=0, resources={})
+
+
+async def held_on(tx: Tx, hosts: Sequence[str]) -> dict[tuple[str, str], Held]:
+    """By the servers' rows, for each host and node that holds any. Exact while the caller has the nodes' rows locked:
+    claims change them first.
+    """
     c = instances.c
-    mine = (c.host == host, c.node == node, c.claimed.is_(True), c.deleted == 0)
+    mine = (c.host.in_(hosts), c.claimed.is_(True), c.deleted == 0)
     plain = sa.select(
+        c.host,
+        c.node,
         c.swap_mb,
         sa.func.count(),
         sa.func.sum(c.vcpus),
         sa.func.sum(c.memory_mb),
         sa.func.sum(c.root_gb + c.ephemeral_gb),
     )
-    count = vcpus = memory_mb = disk_gb = 0
-    for swap_mb, number, cpus, memory, disk in await tx.execute(
-        plain.where(*mine, c.claim.is_(None)).group_by(c.swap_mb)
+    found: dict[tuple[str, str], Held] = {}
+    for host, node, swap_mb, number, cpus, memory, disk in await tx.execute(
+        plain.where(*mine, c.claim.is_(None)).group_by(c.host, c.node, c.swap_mb)
     ):
-        count += number
-        vcpus += int(cpus)
-        memory_mb += int(memory)
-        disk_gb += int(disk) + number * -(-swap_mb // 1024)
-    resources: dict[str, int] = {}
-    rows = await tx.execute(sa.select(instances).where(*mine, c.claim.is_not(None)))
-    for held in [claimed_by(servers.from_row(row)) for row in rows]:
-        count += 1
-        vcpus += held.vcpus
-        memory_mb += held.memory_mb
-        disk_gb += held.disk_gb
-        for kind, amount in held.resources.items():
-            resources[kind] = resources.get(kind, 0) + amount
-    return Held(
-        running_vms=count, vcpus_used=vcpus, memory_mb_used=memory_mb, local_gb_used=disk_gb, resources=resources
-    )
+        swap_gb = number * -(-swap_mb // 1024)
+        before = found.get((host, node), NOTHING)
+        found[host, node] = before.plus(number, int(cpus), int(memory), int(disk) + swap_gb, {})
+    for row in await tx.execute(sa.select(instances).where(*mine, c.claim.is_not(None))):
+        held = claimed_by(servers.from_row(row))
+        before = found.get((row.host, row.node), NOTHING)
+        found[row.host, row.node] = before.plus(1, held.vcpus, held.memory_mb, held.disk_gb, held.resources)
+    return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import sqlalchemy as sa
 import structlog
 
-from kilonova.bus.messages import Heartbeat, Heartbeats, HostReport
-from kilonova.conductor.nodes import ensure_node
+from kilonova.bus.messages import Heartbeat, Heartbeats, HostReport, Unchanged
+from kilonova.conductor import unchanged
+from kilonova.conductor.nodes import change_node, ensure_node, put_right
 from kilonova.conductor.pace import PACE, Pace
 from kilonova.db.engine import Database, Tx
 from kilonova.db.hosts import COMPUTE, CONDUCTOR, forgive_silence, hearing_clock, slack_of
@@ -28,6 +29,13 @@ FLUSH = 1.0
 CHUNK = 5000
 """Ids in one statement."""
 
+RECALLED = 500
+"""Hosts that say nothing new, looked at together."""
+
+
+async def _nobody(host: str) -> None:
+    return
+
 
 class Hosts:
     def __init__(
@@ -37,17 +45,20 @@ class Hosts:
         settings: ComputeSettings,
         pace: Pace = PACE,
         missed: Callable[[float], float] = lambda window: 0.0,
+        ask: Callable[[str], Awaitable[None]] = _nobody,
     ) -> None:
-        """`missed`: see `Bus.missed`."""
+        """`missed`: see `Bus.missed`. `ask`: has a host report anew."""
         self.db = db
         self.world = world
         self.settings = settings
         self._remember = pace.host_state
         self._missed = missed
+        self._ask = ask
         self._slack = slack_of(settings.report_interval)
         self._heard_at: float | None = None
         """When a conductor's heartbeat was last stored here."""
         self._beats: set[tuple[str, str]] = set()
+        self._unchanged: dict[str, Unchanged] = {}
         self._ids: dict[tuple[str, str], int] = {}
         self._up: dict[str, tuple[float, bool]] = {}
         self._news = asyncio.Event()
@@ -93,11 +104,14 @@ class Hosts:
     def on_heartbeat(self, beat: Heartbeat) -> None:
         key = (beat.host, beat.binary)
         self._beats.add(key)
+        if beat.unchanged is not None:
+            self._unchanged[beat.host] = beat.unchanged
         if key not in self._ids and beat.binary != COMPUTE:
             self._news.set()
 
     def on_heartbeats(self, beats: Heartbeats) -> None:
         self._beats.update((host, beats.binary) for host in beats.hosts)
+        self._unchanged.update(beats.unchanged)
 
     async def on_report(self, report: HostReport) -> list[int]:
         """Make or change the rows of a host, so that it counts from now on; returns the operations started.
@@ -112,6 +126,8 @@ class Hosts:
             allocation = report.allocation or self.settings.allocation
             await ensure_node(tx, self.world, service_id, report, allocation)
             c = services.c
+            mark = unchanged.mark_of(report, self.settings.allocation)
+            await tx.execute(sa.update(services).where(c.id == service_id, c.report != mark).values(report=mark))
             booted = await tx.execute(
                 sa.update(services)
                 .where(c.id == service_id, c.boot_id != report.boot_id)
@@ -130,6 +146,7 @@ class Hosts:
             self._news.clear()
             try:
                 await self._flush()
+                await self._recall()
             except Exception as error:
                 log.warning("heartbeats not stored", error=str(error))
 
@@ -162,6 +179,28 @@ class Hosts:
             raise
         if heard:
             self._heard_at = now
+
+    async def _recall(self) -> None:
+        """Look at the hosts that said that nothing is new with them. What fails is made good at their next time."""
+        said, self._unchanged = self._unchanged, {}
+        hosts = sorted(said)
+        for start in range(0, len(hosts), RECALLED):
+            await self._look_at({host: said[host] for host in hosts[start : start + RECALLED]})
+
+    async def _look_at(self, said: dict[str, Unchanged]) -> None:
+        found = await self.db.read(lambda tx: unchanged.look(tx, said, self.settings.allocation))
+        self._ids.update({(host, COMPUTE): row_id for host, row_id in found.services.items()})
+        for host in found.unknown:
+            await self._ask(host)
+
+        async def change(tx: Tx) -> None:
+            for node in sorted(found.doubtful):
+                await put_right(tx, self.world, *node)
+            for node_id, values in sorted(found.moved.items()):
+                await change_node(tx, self.world, node_id, values)
+
+        if found.doubtful or found.moved:
+            await self.db.write(change)
 
     async def _learn(self, tx: Tx, unknown: list[tuple[str, str]]) -> None:
         rows = await tx.execute(

@@ -19,6 +19,7 @@ from kilonova.bus.messages import (
     NetworkEvent,
     PowerReport,
     ProgressReport,
+    ReportWanted,
     Result,
     Wake,
 )
@@ -29,7 +30,7 @@ from kilonova.engine import store
 from kilonova.engine.engine import LEASE, SWEEP, Engine
 from kilonova.engine.model import Workflow
 from kilonova.engine.run import Probe, no_probe
-from kilonova.errors import Transient
+from kilonova.errors import KilonovaError, Transient
 from kilonova.reconcile.network_info import NetworkInfo
 from kilonova.reconcile.power_state import PowerStates
 from kilonova.reconcile.quota_usage import QuotaUsage
@@ -69,7 +70,7 @@ class Conductor:
         self.drain = drain
         self.id = rt.world.uuid()
         self.address = f"conductor.{self.id}"
-        self.hosts = Hosts(rt.db, rt.world, rt.settings, pace, rt.bus.missed)
+        self.hosts = Hosts(rt.db, rt.world, rt.settings, pace, rt.bus.missed, self._want_report)
         self.agents = Agents(rt.bus, rt.world, self.hosts, self.address, pace)
         self.env = Env(rt=rt, agents=self.agents, hosts=self.hosts, pace=pace)
         self.engine: Engine[Env] = Engine(
@@ -147,6 +148,10 @@ class Conductor:
             case _:
                 log.warning("message not for a conductor", kind=type(message).__name__)
         return None
+
+    async def _want_report(self, host: str) -> None:
+        with contextlib.suppress(KilonovaError):
+            await self.rt.bus.send(f"agent.{host}", ReportWanted())
 
     async def _on_progress(self, report: ProgressReport) -> None:
         if not self.agents.awaits(report):

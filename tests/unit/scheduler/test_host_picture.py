@@ -231,8 +231,8 @@ async def test_a_hosts_report_puts_right_what_does_not_add_up(db: Database) -> N
 
     await db.write(insert)
     await add_host(db, "h1")
-    shown = await db.read(lambda tx: claims.held_on(tx, "h1", "h1"))
-    assert dataclasses.asdict(shown) == {
+    shown = await db.read(lambda tx: claims.held_on(tx, ["h1"]))
+    assert dataclasses.asdict(shown["h1", "h1"]) == {
         "running_vms": 2, "vcpus_used": 2, "memory_mb_used": 576, "local_gb_used": 6, "resources": {"CUSTOM_GPU": 2},
     }  # fmt: skip
     assert (await fresh(db))[0][4:] == (2, 576, 2, {"CUSTOM_GPU": (2, 2)})

@@ -18,6 +18,7 @@ services = sa.Table(
     sa.Column("availability_zone", Name, comment="Of its aggregate; None: the default zone"),
     sa.Column("incarnation", sa.String(64), nullable=False, server_default=""),
     sa.Column("boot_id", sa.String(64), nullable=False, server_default="", comment="Of the host's machine"),
+    sa.Column("report", sa.String(80), nullable=False, server_default="", comment="Digest of the host's last report"),
     sa.Column("last_seen", sa.Double, nullable=False, server_default="0", comment="Database clock, seconds"),
     sa.Column("created_at", DateTime, nullable=False),
     sa.Column("updated_at", DateTime),

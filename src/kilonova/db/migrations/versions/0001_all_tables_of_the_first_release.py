@@ -485,6 +485,13 @@ def upgrade() -> None:
         ),
         sa.Column("incarnation", sa.String(length=64), server_default="", nullable=False),
         sa.Column("boot_id", sa.String(length=64), server_default="", nullable=False, comment="Of the host's machine"),
+        sa.Column(
+            "report",
+            sa.String(length=80),
+            server_default="",
+            nullable=False,
+            comment="Digest of the host's last report",
+        ),
         sa.Column("last_seen", sa.Double(), server_default="0", nullable=False, comment="Database clock, seconds"),
         sa.Column("created_at", DateTime, nullable=False),
         sa.Column("updated_at", DateTime, nullable=True),
