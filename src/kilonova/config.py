@@ -24,7 +24,7 @@ from kilonova.metrics import MetricsSettings
 from kilonova.pci import read_aliases
 from kilonova.service import foreign
 from kilonova.service.options import GROUPS as DEPLOYMENT
-from kilonova.settings import ComputeSettings, QuotaDefaults
+from kilonova.settings import ComputeSettings, QuotaDefaults, SignatureRules
 from kilonova.tracing import Tracer
 
 _WEB = re.compile("https?://", re.IGNORECASE)
@@ -162,6 +162,11 @@ _CONSOLEAUTH: list[cfg.Opt] = [
     cfg.IntOpt("token_ttl", default=600, min=0, help="Seconds for which a console's URL is good"),
     cfg.BoolOpt("enforce_session_timeout", default=False, help="End a console's session when its token expires"),
 ]
+_GLANCE: list[cfg.Opt] = [
+    cfg.BoolOpt("verify_glance_signatures", default=False, help="Boot only images whose signature is good"),
+    cfg.BoolOpt("enable_certificate_validation", default=False, help="Of those, only with a trusted certificate"),
+    cfg.ListOpt("default_trusted_certificate_ids", default=[], help="Trusted where an owner names no certificates"),
+]
 _QUOTA: list[cfg.Opt] = [
     cfg.IntOpt(
         name, default=getattr(QuotaDefaults(), name), min=-1, help=f"Limit on {name.replace('_', ' ')}; -1: none"
@@ -211,6 +216,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "consoleauth": _CONSOLEAUTH,
     "neutron": _NEUTRON,
     "quota": _QUOTA,
+    "glance": _GLANCE,
     "prometheus": _PROMETHEUS,
     "tracing": _TRACING,
     "oslo_middleware": _MIDDLEWARE,
@@ -392,6 +398,11 @@ def compute_settings(
         reserved_host_cpus=conf.reserved_host_cpus,
         reserved_host_memory_mb=conf.reserved_host_memory_mb,
         reserved_host_disk_mb=conf.reserved_host_disk_mb,
+        signatures=SignatureRules(
+            verify=conf.glance.verify_glance_signatures,
+            check_certificates=conf.glance.enable_certificate_validation,
+            trusted=tuple(conf.glance.default_trusted_certificate_ids),
+        ),
         quota=QuotaDefaults(**{name: conf.quota[name] for name in QuotaDefaults.__dataclass_fields__}),
     )
 

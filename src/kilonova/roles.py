@@ -23,6 +23,7 @@ from kilonova.cert.authority import Authority
 from kilonova.cert.role import Cert
 from kilonova.clients.identity import IdentityClient, IdentityTokens
 from kilonova.clients.image import ImageClient
+from kilonova.clients.key_manager import KeyManagerClient
 from kilonova.clients.network import NetworkClient
 from kilonova.conductor.role import Conductor
 from kilonova.conductor.scheduling import Scheduler
@@ -111,6 +112,8 @@ class Roles:
         stack.push_async_callback(identity.close)
         images = ImageClient(settings.image_url, identity.service_token)
         stack.push_async_callback(images.close)
+        certificates = KeyManagerClient(lambda: identity.endpoint("key-manager"))
+        stack.push_async_callback(certificates.close)
         network: NetworkClient | None = None
         if settings.networking == "neutron":
             network = NetworkClient(settings.network_url, identity.service_token, forget=identity.forget_token)
@@ -123,6 +126,7 @@ class Roles:
             image_token=identity.service_token,
             settings=compute,
             network=network,
+            certificates=certificates,
         )
         scheduler = Scheduler(db, bus, world, compute)
         await scheduler.start()

@@ -41,6 +41,14 @@ class ImageCatalog(Protocol):
         ...
 
 
+class Certificates(Protocol):
+    """The key manager's certificates: `clients.key_manager.KeyManagerClient`, or a test's own."""
+
+    async def certificate(self, secret_id: str, token: str) -> bytes:
+        """As the token's owner may see it, PEM or DER. Raises NotFound, Unavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     world: World
@@ -52,3 +60,5 @@ class Runtime:
     settings: ComputeSettings
     network: Networking | None = None
     """None: a cloud without Networking, whose servers have no ports."""
+    certificates: Certificates | None = None
+    """None: a cloud without a key manager, which verifies no signatures of images."""

@@ -27,6 +27,16 @@ class QuotaDefaults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureRules:
+    verify: bool = False
+    """Whether every image has to be signed."""
+    check_certificates: bool = False
+    """Whether the signing certificate has to be trusted, too."""
+    trusted: tuple[str, ...] = ()
+    """Ids of the certificates that are, where an owner names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeSettings:
     deployment_id: str = "kilonova"
     host: str = "localhost"
@@ -75,6 +85,7 @@ class ComputeSettings:
     """Seconds that a client who attaches an interface is kept waiting for it."""
     console: ConsoleSettings = field(default_factory=ConsoleSettings)
     quota: QuotaDefaults = field(default_factory=QuotaDefaults)
+    signatures: SignatureRules = field(default_factory=SignatureRules)
 
     @property
     def allocation(self) -> Allocation:

@@ -192,7 +192,7 @@ VOLUME = {"source_type": "volume", "destination_type": "volume", "uuid": OTHER_I
         ({"networks": [{"port": OTHER_IMAGE, "fixed_ip": "1.2.3.4"}]}, 400, "Specified Fixed IP '1.2.3.4'"),
         ({"networks": [{}]}, 400, "Bad network format: missing 'uuid'"),
         ({"security_groups": [{"name": "web"}]}, 400, "Security group web not found"),
-        ({"trusted_image_certificates": ["one"]}, 400, "trusted_image_certificates"),
+        ({"trusted_image_certificates": ["one"]}, 400, "is not signed: it has no img_signature"),
         ({"block_device_mapping": [{"volume_id": OTHER_IMAGE}]}, 501, "not available in this release"),
         ({"block_device_mapping_v2": [VOLUME]}, 501, "not available in this release"),
         ({"block_device_mapping_v2": [{**LOCAL, "tag": "root"}]}, 501, "tag of a disk"),

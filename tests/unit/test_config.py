@@ -95,7 +95,7 @@ def test_no_option_is_both_read_and_called_without_effect() -> None:
         ),
         ("[DEFAULT]\nuse_neutron = False\n", "use_neutron = False is not honoured"),
         ("[DEFAULT]\nfirewall_driver = nova.virt.firewall.IptablesFirewallDriver\n", "security groups are Neutron's"),
-        ("[glance]\nverify_glance_signatures = True\n", "signatures are not"),
+        ("[key_manager]\nbackend = vault\n", "the key manager is Barbican"),
         ("[libvirt]\nimages_type = rbd\n", "images_type = rbd is not honoured: disks are qcow2 files"),
         ("[keystone_authtoken]\nservice_token_roles_required = False\n", "service_token_roles_required = False"),
         ("[spice]\nenabled = true\n", "consoles are VNC and serial"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -11,15 +12,17 @@ import struct
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from kilonova.agent import qcow2
-from kilonova.agent.driver import ImageSpec
+from kilonova.agent.driver import ImageSignature, ImageSpec
 from kilonova.agent.images import ImageCache, key_of
 from kilonova.errors import HostFailure, Invalid, Transient
 from kilonova.world import World
+from tests.support.signing import Signer, signer
 
 MIB = 1024**2
 
@@ -320,3 +323,66 @@ async def test_progress_only_rises_and_ends_at_a_hundred(tmp_path: Path) -> None
     percents = [percent for stage, percent in said if stage == "image"]
     assert percents == sorted(set(percents))
     assert percents[-1] == 100
+
+
+class Killed(Exception):
+    """Nothing in the cache expects it."""
+
+
+def signed(made: Signer, data: bytes = DATA, said_of: bytes = DATA) -> ImageSpec:
+    """An image of `data` whose signature is that of `said_of`."""
+    signature = ImageSignature(
+        value=made.sign(said_of), hash_method="SHA-256", key_type=made.key_type, certificate=made.pem.decode()
+    )
+    return spec_of(data, signature=signature)
+
+
+async def test_a_signed_image_is_kept_when_its_bytes_are_those_that_were_signed(tmp_path: Path) -> None:
+    made, cache = signer(), cache_in(tmp_path)
+    with pytest.raises(Invalid, match="does not fit its bytes"):
+        await cache.ensure(signed(made, said_of=b"others"), Bytes(DATA), None, no_progress)
+    assert visible(tmp_path) == []
+    assert (await cache.ensure(signed(made), Bytes(DATA), None, no_progress)).signed
+    again = Bytes(DATA)
+    assert (await cache.ensure(signed(made), again, None, no_progress)).signed
+    assert again.offsets == []
+
+
+async def test_what_came_unverified_is_verified_before_a_server_that_asks_for_it_gets_it(tmp_path: Path) -> None:
+    made, cache, image = signer(), cache_in(tmp_path), Bytes(DATA)
+    assert not (await cache.ensure(spec_of(DATA), image, None, no_progress)).signed
+    with pytest.raises(Invalid, match="does not fit its bytes"):
+        await cache.ensure(signed(made, said_of=b"others"), image, None, no_progress)
+    # Servers that were made from it keep their base.
+    assert cache.path_of("img-1").read_bytes() == DATA
+    assert (await cache.ensure(signed(made), image, None, no_progress)).signed
+    assert image.offsets == [0, 0, 0]
+    assert (await cache.ensure(spec_of(DATA), image, None, no_progress)).signed
+
+
+@pytest.mark.parametrize("method", ["replace", "unlink"])
+async def test_no_crash_leaves_a_record_of_a_verification_beside_other_bytes(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, other = signer(), os.urandom(MIB)
+    for crash_at in range(1, 6):
+        directory = tmp_path / str(crash_at)
+        # What Image gave before is not what it gives now, and not what was signed.
+        await cache_in(directory).ensure(spec_of(other), Bytes(other), None, no_progress)
+        calls = 0
+        real = getattr(Path, method)
+
+        def crash(self: Path, *arguments: object, real: Any = real, at: int = crash_at, **more: object) -> object:
+            nonlocal calls
+            calls += self.parent.name == str(at)
+            if calls == at:
+                raise Killed
+            return real(self, *arguments, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, method, crash)
+            with contextlib.suppress(Killed):
+                await cache_in(directory).ensure(signed(made), Bytes(DATA), None, no_progress)
+        found = await cache_in(directory).find("img-1")
+        if found is not None and found.signed:
+            assert cache_in(directory).path_of("img-1").read_bytes() == DATA

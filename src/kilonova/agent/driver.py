@@ -36,6 +36,17 @@ class PowerState(enum.IntEnum):
     SUSPENDED = 7
 
 
+class ImageSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """What verifies an image's bytes, in the terms of its `img_signature*` properties; see `kilonova.signatures`."""
+
+    value: str
+    """Base64."""
+    hash_method: str
+    key_type: str
+    certificate: str = ""
+    """PEM."""
+
+
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The image a root disk is made from. `size` in bytes; the hash as Glance states it (None: not verified)."""
 
@@ -47,6 +58,8 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     hash_value: str | None = None
     min_disk_gb: int = 0
     properties: dict[str, str] = {}
+    signature: ImageSignature | None = None
+    """To be verified before anything is made of the image; None: nobody asks for it."""
 
 
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):

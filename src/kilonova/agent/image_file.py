@@ -25,6 +25,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     image_id: str
     format: str
     virtual_size: int
+    signed: bool = False
+    """Whether its signature was verified when it came."""
 
 
 def check_wanted(image: ImageSpec) -> None:

@@ -92,7 +92,7 @@ class ImageCache:
         self._pins.setdefault(key_of(image.id), []).append(self._world.monotonic() + _PIN)
         flight = self._flights.get(image.id)
         if flight is None:
-            base = await self.find(image.id)
+            base = await self._usable(image)
             if base is not None:
                 await progress("image", 100)
                 return base
@@ -115,6 +115,11 @@ class ImageCache:
                 self._flights.pop(image.id, None)
                 task.cancel()
                 await asyncio.wait({task})
+
+    async def _usable(self, image: ImageSpec) -> Base | None:
+        """The image when it is here and as much of it was verified as is asked for now."""
+        base = await self.find(image.id)
+        return None if base is not None and image.signature is not None and not base.signed else base
 
     def based(self, image_id: str) -> None:
         """A disk has been made for one who asked; from now on the disk itself keeps the image here."""
@@ -215,7 +220,7 @@ class ImageCache:
 
         try:
             async with self._locked(image.id):
-                base = await self.find(image.id)
+                base = await self._usable(image)
                 if base is None:
                     base = await self._fetch(image, source, token, progress)
             await progress("image", 100)
@@ -253,6 +258,7 @@ class ImageCache:
                 await self._download(image, source, token, part, progress)
                 if not await self._matches(image, part):
                     raise Invalid(f"The checksum of image {image.id} is not the one that Image states; it is damaged.")
+            await _check_signature(image, part)
             return await self._place(image, part, path, progress)
         except (Invalid, HostFailure, OSError):
             # of no use to a later attempt, and perhaps what fills the disk
@@ -292,6 +298,7 @@ class ImageCache:
     async def _place(self, image: ImageSpec, part: Path, path: Path, progress: Progress) -> Base:
         """Check what the file is, convert it if wanted, and give it its name."""
         base, final = await image_file.examine(image, part), part
+        base = msgspec.structs.replace(base, signed=image.signature is not None)
         if base.format == "qcow2" and self._force_raw:
             await self._reserve(image.id, await image_file.raw_bytes(part))
             final = part.with_suffix(".raw")
@@ -348,17 +355,22 @@ async def _remove(path: Path) -> None:
 
 
 def _finish(base: Base, part: Path, final: Path, path: Path) -> None:
-    """The record first: a base file that exists has its record."""
+    """The record first: a base file that exists has its record. One that is replaced has none for a moment: nothing
+    may say of bytes that they were verified when others were."""
+    info, replaced = path.with_suffix(".json"), path.exists()
     with final.open("rb") as stream:
         os.fsync(stream.fileno())
-    info = path.with_suffix(".json")
+    if replaced:
+        info.unlink(missing_ok=True)
+        final.replace(path)
     temporary = path.with_name(f".{path.name}.json.new")
     with temporary.open("wb") as record:
         record.write(msgspec.json.encode(base))
         record.flush()
         os.fsync(record.fileno())
     temporary.replace(info)
-    final.replace(path)
+    if not replaced:
+        final.replace(path)
     if part != final:
         part.unlink()
     directory = os.open(path.parent, os.O_RDONLY)
@@ -366,6 +378,16 @@ def _finish(base: Base, part: Path, final: Path, path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+async def _check_signature(image: ImageSpec, path: Path) -> None:
+    """Raises Invalid unless the bytes are those that were signed, where that is asked for."""
+    if image.signature is not None:
+        # Few clouds sign their images: a host that never sees one need not load this.
+        from kilonova import signatures
+
+        signature = image.signature
+        await in_thread(lambda: signatures.verify(image.id, signature, path), patience=600)
 
 
 def _digest(path: Path, algorithm: str) -> str:

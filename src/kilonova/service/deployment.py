@@ -254,6 +254,10 @@ def image_verify(conf: cfg.ConfigOpts) -> bool | str:
     return _verify(conf.glance.insecure, conf.glance.cafile)
 
 
+def key_manager_verify(conf: cfg.ConfigOpts) -> bool | str:
+    return _verify(not conf.barbican.verify_ssl, conf.barbican.verify_ssl_path)
+
+
 APIS = ("osapi_compute", "metadata")
 
 

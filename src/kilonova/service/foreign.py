@@ -54,10 +54,14 @@ FIXED: dict[str, dict[str, Fixed]] = {
         "allow_resize_to_same_host": Fixed(_NO, "remove it: a resize never stays on its host here"),
     },
     "glance": {
-        "verify_glance_signatures": Fixed(_NO, "checksums are always verified, signatures are not: turn it off"),
-        "enable_certificate_validation": Fixed(_NO, "image signatures are not verified here: turn it off"),
         "enable_rbd_download": Fixed(_NO, "images are downloaded from Image: turn it off"),
         "allowed_direct_url_schemes": Fixed("", "images are downloaded from Image; remove it"),
+    },
+    "key_manager": {
+        "backend": Fixed(r"|barbican|castellan\.key_manager\.barbican_.*", "the key manager is Barbican; remove it"),
+    },
+    "barbican": {
+        "barbican_api_version": Fixed("|v1", "the key manager speaks v1; remove it"),
     },
     "keystone_authtoken": {
         "delay_auth_decision": Fixed(_NO, "a request without a good token is refused at once; turn it off"),
@@ -115,9 +119,8 @@ WITHOUT_EFFECT: dict[str, str] = {
     "upgrade_levels": "roles of two releases understand each other",
     "cache": "each process keeps its own",
     "cinder": "volumes are refused before anything changes",
-    "barbican": "no keys are asked for",
-    "key_manager": "no keys are asked for",
-    "vault": "no keys are asked for",
+    "vault": "certificates are the key manager's (Barbican): see [barbican]",
+    "barbican_service_user": "certificates are asked for with the caller's token",
     "service_user": "the service user's own token is used",
     "ironic": "there is no such hypervisor here",
     "vmware": "there is no such hypervisor here",
@@ -192,6 +195,11 @@ service_name service_type split_loggers timeout url_timeout valid_interfaces
 debug num_retries region_name service_name service_type timeout valid_interfaces
 [crypto]
 ca_file crl_file key_file keys_path project_cert_subject use_project_ca user_cert_subject
+[barbican]
+auth_endpoint number_of_retries retry_delay send_service_user_token
+[key_manager]
+auth_type auth_url fixed_key password project_domain_id project_domain_name project_id project_name token
+user_domain_id user_domain_name user_id username
 [oslo_concurrency]
 disable_process_locking
 [libvirt]

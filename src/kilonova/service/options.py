@@ -107,6 +107,12 @@ GLANCE: list[cfg.Opt] = [
     cfg.StrOpt("cafile", help="Authorities that are believed"),
     cfg.BoolOpt("insecure", default=False, deprecated_name="api_insecure", help="Believe any certificate"),
 ]
+BARBICAN: list[cfg.Opt] = [
+    cfg.StrOpt("barbican_endpoint", help="The key manager's address, if not the catalog's"),
+    cfg.StrOpt("barbican_region_name", help="Its region in the catalog"),
+    cfg.BoolOpt("verify_ssl", default=True, help="Whether its certificate counts"),
+    cfg.StrOpt("verify_ssl_path", help="Authorities that are believed"),
+]
 PLANE: list[cfg.Opt] = [
     cfg.StrOpt("hints", help="Where `network` hears Neutron's [kilonova] hints: @NAME (one machine) or HOST:PORT"),
     cfg.StrOpt("namespace", help="The network namespace with the guests' taps; the machine's own without it"),
@@ -149,6 +155,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "keystone_authtoken": AUTHTOKEN,
     "neutron": NEUTRON,
     "glance": GLANCE,
+    "barbican": BARBICAN,
     "plane": PLANE,
     "oslo_concurrency": CONCURRENCY,
     "conductor": CONDUCTOR,

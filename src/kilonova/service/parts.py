@@ -26,6 +26,7 @@ from kilonova.world import World
 if TYPE_CHECKING:
     from kilonova.clients.identity import IdentityClient
     from kilonova.clients.image import ImageClient
+    from kilonova.clients.key_manager import KeyManagerClient
     from kilonova.clients.network import NetworkClient
     from kilonova.db.engine import Database, Tx
 
@@ -122,6 +123,19 @@ class Parts:
         self.stack.push_async_callback(client.close)
         return client
 
+    def certificates(self) -> KeyManagerClient:
+        from kilonova.clients.key_manager import KeyManagerClient
+
+        identity, conf = self.identity(), self.conf
+
+        async def endpoint() -> str | None:
+            override: str | None = conf.barbican.barbican_endpoint
+            return override or await identity.endpoint("key-manager", conf.barbican.barbican_region_name)
+
+        client = KeyManagerClient(endpoint, verify=deployment.key_manager_verify(self.conf))
+        self.stack.push_async_callback(client.close)
+        return client
+
     def images_for_hosts(self) -> ImageClient:
         """For a role that has no account: tokens come with the commands. Raises Invalid."""
         from kilonova.clients.image import ImageClient
@@ -165,6 +179,7 @@ class Parts:
             image_token=self.identity().service_token,
             settings=self.settings,
             network=await self.networking(),
+            certificates=self.certificates(),
         )
 
     async def _in_catalog(self, identity: IdentityClient, service_type: str, region: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from kilonova.api import versions
 from kilonova.api.requests import Request
 from kilonova.api.responses import Response
-from kilonova.api.servers import unbuilt
+from kilonova.api.servers import certificates, unbuilt
 from kilonova.compute.servers.boot import BootRequest
 from kilonova.compute.servers.boot import create as create_servers
 from kilonova.errors import Invalid
@@ -28,7 +28,7 @@ async def create(request: Request) -> Response:
     if request.runtime.network is None:
         unbuilt.check_networks(networks)
         unbuilt.check_security_groups(server)
-    unbuilt.check_certificates(request, server, _RULE)
+    trusted = certificates.trusted(request, server, _RULE)
     hints = request.body.get("os:scheduler_hints", request.body.get("OS-SCH-HNT:scheduler_hints", {}))
     unbuilt.check_hints(hints)
     if not server.get("imageRef"):
@@ -62,6 +62,8 @@ async def create(request: Request) -> Response:
             disk_config=server.get("OS-DCF:diskConfig", "MANUAL"),
             scheduler_hints=hints,
             tags=server.get("tags", []),
+            trusted_certs=trusted,
+            token=certificates.token_of(request),
             host=place.host,
             hypervisor_hostname=place.node,
             host_forced=place.forced,

@@ -64,16 +64,6 @@ def check_security_groups(server: dict[str, Any]) -> None:
             raise Invalid(f"Security group {name} not found: this cloud has no Networking service.")
 
 
-def check_certificates(request: Request, asked: dict[str, Any], rule: str) -> None:
-    """Certificates ask that the image's signature be verified, which must not be promised in vain."""
-    if asked.get("trusted_image_certificates"):
-        context = request.context
-        request.authorize(f"{rule}:trusted_certs", {"project_id": context.project_id, "user_id": context.user_id})
-        raise Invalid(
-            "trusted_image_certificates: the signatures of images are not verified in this release; leave it out."
-        )
-
-
 def check_hints(hints: dict[str, Any]) -> None:
     """Hints that would be heeded elsewhere; those unknown everywhere are kept and shown."""
     for name in sorted(_HINTS & hints.keys()):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import secrets as secure
 import string
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from kilonova.agent.wanted import read_wanted
-from kilonova.compute import networks, placing, quota_usage, server_groups, states
+from kilonova.compute import networks, placing, quota_usage, server_groups, signatures, states
 from kilonova.compute.needs import read_needs
 from kilonova.compute.quota_usage import Amount, Limits
 from kilonova.compute.servers.submit import wake, write_once
@@ -56,6 +56,8 @@ class BootRequest:
     scheduler_hints: dict[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     trusted_certs: list[str] | None = None
+    token: str = field(default="", repr=False)
+    """The caller's."""
     host: str | None = None
     hypervisor_hostname: str | None = None
     host_forced: bool = False
@@ -82,6 +84,9 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
     when Image does not answer. Nothing has changed then.
     """
     image = await _image(rt, ctx, request.image_ref) if request.image_ref else None
+    request = replace(request, trusted_certs=request.trusted_certs or signatures.trusted_by_default(rt.settings))
+    if image is not None:
+        image = await signatures.demand(rt, image, request.token, request.trusted_certs)
     plan = await networks.plan(
         rt,
         ctx,

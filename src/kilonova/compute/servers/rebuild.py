@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kilonova.agent.wanted import read_wanted
-from kilonova.compute import placing, states
+from kilonova.compute import placing, signatures, states
 from kilonova.compute.servers.boot import check_image_fits, image_snapshot, new_password
 from kilonova.compute.servers.submit import submit
 from kilonova.context import RequestContext
@@ -24,6 +24,8 @@ class RebuildRequest:
     image_ref: str
     admin_password: str | None
     changes: dict[str, Any]
+    token: str = field(default="", repr=False)
+    """The caller's."""
 
 
 async def rebuild(rt: Runtime, ctx: RequestContext, server: Server, request: RebuildRequest) -> str:
@@ -38,6 +40,9 @@ async def rebuild(rt: Runtime, ctx: RequestContext, server: Server, request: Reb
     read_wanted(server.vcpus, server.flavor.get("extra_specs") or {}, image.spec.properties)
     if request.image_ref != server.image_ref:
         await rt.db.read(lambda tx: placing.check_image(tx, rt.settings, server, request.image_ref, image))
+    image = await signatures.demand(
+        rt, image, request.token, request.changes.get("trusted_certs", server.trusted_certs)
+    )
     password = request.admin_password or new_password(rt)
     values = request.changes | {
         "image_ref": request.image_ref,

@@ -6,7 +6,7 @@ from typing import Any
 
 from kilonova.api.requests import Request
 from kilonova.api.responses import Response
-from kilonova.api.servers import unbuilt
+from kilonova.api.servers import certificates, unbuilt
 from kilonova.api.servers.create import boolean
 from kilonova.api.servers.lookup import find, view_of
 from kilonova.api.servers.update import COLUMNS
@@ -14,6 +14,7 @@ from kilonova.api.servers.view import Kind
 from kilonova.compute import quota_usage
 from kilonova.compute.servers.rebuild import RebuildRequest
 from kilonova.compute.servers.rebuild import rebuild as rebuild_server
+from kilonova.compute.signatures import trusted_by_default
 from kilonova.db import key_pairs
 from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
@@ -25,7 +26,7 @@ _RULE = "os_compute_api:servers:rebuild"
 async def rebuild(request: Request) -> Response:
     server = await find(request, _RULE, parameter="id")
     asked = request.body["rebuild"]
-    unbuilt.check_certificates(request, asked, _RULE)
+    trusted = certificates.trusted(request, asked, _RULE)
     if boolean(asked.get("preserve_ephemeral")):
         raise unbuilt.unbuilt("rebuild: preserve_ephemeral")
     if asked.get("personality"):
@@ -37,7 +38,7 @@ async def rebuild(request: Request) -> Response:
     if "user_data" in asked:
         changes["user_data"] = asked["user_data"]
     if "trusted_image_certificates" in asked:
-        changes["trusted_certs"] = None
+        changes["trusted_certs"] = trusted or trusted_by_default(request.runtime.settings)
     if "metadata" in asked:
         await _check_quota(request, server, len(asked["metadata"]))
         changes["metadata"] = asked["metadata"]
@@ -47,7 +48,12 @@ async def rebuild(request: Request) -> Response:
         request.runtime,
         request.context,
         server,
-        RebuildRequest(image_ref=asked["imageRef"], admin_password=asked.get("adminPass"), changes=changes),
+        RebuildRequest(
+            image_ref=asked["imageRef"],
+            admin_password=asked.get("adminPass"),
+            changes=changes,
+            token=certificates.token_of(request),
+        ),
     )
     shown = password if request.runtime.settings.enable_instance_password else None
     view = await view_of(request, server.uuid, Kind.REBUILD, admin_password=shown)
