@@ -21,3 +21,4 @@ lock keystone 'keystone==30.0.0' waitress
 lock glance 'glance==33.0.0' waitress
 lock neutron 'neutron==29.0.0' waitress
 lock tempest 'tempest==47.0.0'
+lock barbican 'barbican==23.0.0'

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Prepares this checkout: Debian packages (as root), .venv, and .services/ with Keystone, Glance and Neutron.
-#   scripts/setup.sh [--tests]     --tests: also what only the tests need (MariaDB, RabbitMQ, Chromium, mmdebstrap; nothing is started)
+#   scripts/setup.sh [--tests | --barbican]
+#     --tests: also what only the tests need (MariaDB, RabbitMQ, Chromium, mmdebstrap; nothing is started)
+#     --barbican: also the key manager, for the long tests
 # A second run finds everything in place and takes well under a second, without a network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -195,3 +197,4 @@ own_environment
 wait $services
 network_driver
 warm
+[ "${1:-}" != --barbican ] || service barbican

@@ -51,6 +51,10 @@ class Cloud:
         return f"http://127.0.0.1:{Ports.with_offset(self.offset).compute}/v2.1"
 
     @property
+    def identity_url(self) -> str:
+        return f"http://127.0.0.1:{Ports.with_offset(self.offset).identity}/v3"
+
+    @property
     def network_url(self) -> str:
         return f"http://127.0.0.1:{Ports.with_offset(self.offset).network}/v2.0"
 
