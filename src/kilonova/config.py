@@ -7,6 +7,7 @@ nobody reads is refused with the nearest known name: a typing error must not pas
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import socket
 from collections.abc import Sequence
@@ -230,6 +231,8 @@ for _group, _options in DEPLOYMENT.items():
 
 def load(files: Sequence[Path]) -> cfg.ConfigOpts:
     """Read the files, later ones over earlier. Raises Invalid naming the file, section and option at fault."""
+    # Old names are told by `review`, as one line of a log; the library would write them to standard error.
+    logging.getLogger("oslo_config").setLevel(logging.ERROR)
     conf = cfg.ConfigOpts()
     for group, options in GROUPS.items():
         conf.register_opts(options, group=None if group == "DEFAULT" else group)
@@ -261,12 +264,13 @@ def load(files: Sequence[Path]) -> cfg.ConfigOpts:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about one option of a file. `stops`: no role starts with it."""
+    """Something about one option of a file. `stops`: no role starts with it; `old`: honoured, by a name of old."""
 
     section: str
     name: str
     stops: bool
     text: str
+    old: bool = False
 
 
 def review(path: Path) -> list[Finding]:
@@ -276,7 +280,7 @@ def review(path: Path) -> list[Finding]:
         cfg.ConfigParser(str(path), sections).parse()
     except cfg.ParseError as error:
         raise Invalid(f"Configuration file {path}: {error}") from error
-    known = _known()
+    known, old_names = _known(), _old_names()
     found = []
     for section, options in sections.items():
         if section not in known and section not in foreign.FIXED and section not in foreign.WITHOUT_EFFECT:
@@ -286,6 +290,9 @@ def review(path: Path) -> list[Finding]:
         for name, values in options.items():
             if name not in known.get(section, ()):
                 found.append(_not_ours(section, name, values[-1], known.get(section, set())))
+            elif (section, name) in old_names:
+                text = f"[{section}] {name}: an old name of {old_names[section, name]}"
+                found.append(Finding(section, name, False, text, old=True))
     return found
 
 
@@ -314,6 +321,16 @@ def _known() -> dict[str, set[str]]:
             for old in option.deprecated_opts:
                 known[old.group or group].add(old.name or option.name)
     return known
+
+
+def _old_names() -> dict[tuple[str, str], str]:
+    """Today's place and name of an option by section and old name."""
+    names = {}
+    for group, options in GROUPS.items():
+        for option in options:
+            for old in option.deprecated_opts:
+                names[old.group or group, old.name or option.name] = f"[{group}] {option.name}"
+    return {old: new for old, new in names.items() if new != f"[{old[0]}] {old[1]}"}
 
 
 def _nearest(name: str, known: list[str]) -> str:

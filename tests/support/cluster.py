@@ -221,7 +221,8 @@ def make_cluster(
         weather=weather,
     )
     log = directory / "stand-ins.log"
-    stand_ins = spawn([sys.executable, "-m", "tests.support.stand_ins", str(port)], log=log, env=dict(os.environ))
+    command = [sys.executable, "-m", "tests.support.stand_ins", str(port), str(directory / "more.json")]
+    stand_ins = spawn(command, log=log, env=dict(os.environ))
     try:
         wait_until(lambda: accepts(port), stand_ins, what="the stand-ins", log=log)
         members = [cluster.add(role) for role, count in counts.items() for _ in range(count)]

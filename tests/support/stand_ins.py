@@ -1,12 +1,14 @@
-"""Identity and Image in one small process: `python -m tests.support.stand_ins PORT`.
+"""Identity, Image and what is looked at of Networking in one small process: `python -m tests.support.stand_ins PORT`.
 
-A token says itself what it stands for, `USER:PROJECT:ROLE,ROLE`; there is one image, of 64 bytes.
+A token says itself what it stands for, `USER:PROJECT:ROLE,ROLE`; there is one image, of 64 bytes. A second argument
+names a file (JSON) that is read at each question: `catalog`, more of Identity's; `agents`, those of Networking.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -18,8 +20,8 @@ NEVER = "2099-01-01T00:00:00.000000Z"
 DATA = bytes(64)
 
 
-def token_document(token: str, port: int) -> dict[str, Any] | None:
-    """What Identity says of a token; None for one that is no good."""
+def token_document(token: str, port: int, more: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What Identity says of a token; None for one that is no good. `more` is in the catalog too."""
     parts = token.split(":")
     if len(parts) != 3:
         return None
@@ -36,7 +38,8 @@ def token_document(token: str, port: int) -> dict[str, Any] | None:
                 {
                     "type": "image",
                     "endpoints": [{"interface": "public", "region": "RegionOne", "region_id": "RegionOne", "url": url}],
-                }
+                },
+                *more,
             ],
         }
     }
@@ -61,8 +64,14 @@ def image_document(image_id: str) -> dict[str, Any]:
 class StandIns:
     """ASGI."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, more: Path | None = None) -> None:
         self.port = port
+        self._more = more
+
+    @property
+    def more(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"catalog": [], "agents": []}
+        return found | json.loads(self._more.read_text()) if self._more and self._more.exists() else found
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -85,14 +94,24 @@ class StandIns:
             given = json.loads(body)["auth"]["identity"]["password"]["user"]
             if (given["name"], given["password"]) != ("nova", PASSWORD):
                 return 401, [], {}
-            return 201, [(b"x-subject-token", SERVICE_TOKEN.encode())], token_document(SERVICE_TOKEN, self.port)
+            return (
+                201,
+                [(b"x-subject-token", SERVICE_TOKEN.encode())],
+                token_document(SERVICE_TOKEN, self.port, self.more["catalog"]),
+            )
         if headers.get("x-auth-token") != SERVICE_TOKEN:
             return 401, [], {}
         if path == "/v3/auth/tokens":
-            found = token_document(headers["x-subject-token"], self.port)
+            found = token_document(headers["x-subject-token"], self.port, self.more["catalog"])
             return (200, [], found) if found else (404, [], {})
         if path.startswith("/v3/projects/"):
             return 200, [], {"project": {"id": path.rpartition("/")[2]}}
+        if path == "/v2/images":
+            return 200, [], {"images": [image_document(IMAGE)]}
+        if path == "/v2.0/extensions":
+            return 200, [], {"extensions": [{"alias": "binding"}, {"alias": "security-group"}]}
+        if path == "/v2.0/agents":
+            return 200, [], {"agents": self.more["agents"]}
         if path == f"/v2/images/{IMAGE}":
             return 200, [], image_document(IMAGE)
         if path == f"/v2/images/{IMAGE}/file":
@@ -101,4 +120,5 @@ class StandIns:
 
 
 if __name__ == "__main__":
-    uvicorn.run(StandIns(int(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    named = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    uvicorn.run(StandIns(int(sys.argv[1]), named), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

@@ -120,6 +120,24 @@ def test_options_without_effect_are_named_and_harm_nothing(tmp_path: Path) -> No
     ]
 
 
+def test_old_names_are_told_and_honoured_and_nothing_is_written_beside(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "[vnc]\nvncserver_listen = 192.0.2.7\n[DEFAULT]\nlock_path = /x\n[keystone_authtoken]\nauth_uri = http://k\n"
+    (file,) = write(tmp_path, text)
+    assert config.load([file]).vnc.server_listen == "192.0.2.7"
+    findings = config.review(file)
+    assert [(each.text, each.old, each.stops) for each in findings] == [
+        ("[vnc] vncserver_listen: an old name of [vnc] server_listen", True, False),
+        ("[DEFAULT] lock_path: an old name of [oslo_concurrency] lock_path", True, False),
+        ("[keystone_authtoken] auth_uri: an old name of [keystone_authtoken] www_authenticate_uri", True, False),
+    ]
+    result = CliRunner().invoke(check.app, ["--config-file", str(file)])
+    assert result.exit_code == 0
+    assert [line.split(":")[0] for line in result.output.splitlines()] == ["old", "old", "old", "ok"]
+    assert capfd.readouterr().err == ""
+
+
 def test_the_check_reports_everything_at_once_and_says_by_its_exit_code_whether_a_role_would_start(
     tmp_path: Path,
 ) -> None:

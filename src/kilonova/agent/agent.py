@@ -20,6 +20,7 @@ import structlog
 from kilonova import tracing
 from kilonova.agent.allocation import Allocation
 from kilonova.agent.commands import VERBS, Context, NoImages, decode_args
+from kilonova.agent.condition import condition
 from kilonova.agent.driver import ConsoleKind, Driver, ImageSource, Secrets
 from kilonova.agent.journal import Journal, Key, State
 from kilonova.agent.marks import ServerMarks, no_journal
@@ -32,6 +33,7 @@ from kilonova.bus.messages import (
     Answer,
     CacheImages,
     Command,
+    HostQuestion,
     Message,
     ProgressReport,
     ReportWanted,
@@ -216,6 +218,8 @@ class Agent:
             return None
         if isinstance(message, ServerQuestion):
             return await self._answer(message)
+        if isinstance(message, HostQuestion):
+            return await condition(self.driver)
         log.warning("agent.unexpected_message", host=self.host, message=type(message).__name__)
         return None
 

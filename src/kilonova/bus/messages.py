@@ -115,6 +115,10 @@ class ServerQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     args: dict[str, object] = {}
 
 
+class HostQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """`kilonova doctor` -> agent: how is the host? Answered as `agent.condition` says."""
+
+
 class CacheImages(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """API -> agent: fetch these images, they will be wanted soon. A hint; losing it costs the time it saves."""
 
@@ -194,6 +198,7 @@ Message = (
     | ReportWanted
     | PowerReport
     | ServerQuestion
+    | HostQuestion
     | CacheImages
     | Answer
     | SchedulingQuestion

@@ -31,7 +31,7 @@ __all__ = ["RabbitBus", "RabbitOptions", "RabbitSubscription"]
 
 log = structlog.get_logger(__name__)
 
-_QUEUE_ARGUMENTS: dict[str, Any] = {"x-expires": 3_600_000, "x-message-ttl": 60_000}
+QUEUE_ARGUMENTS: dict[str, Any] = {"x-expires": 3_600_000, "x-message-ttl": 60_000}
 """Milliseconds: an hour until an unused queue goes, a minute until a message nobody takes does."""
 _PUBLISH = 10.0
 """Seconds until the broker has to have confirmed a message."""
@@ -62,7 +62,7 @@ class RabbitSubscription:
         await channel.set_qos(prefetch_count=self._concurrency)
         name = self._bus.queue_name(self.address)
         alone = {"x-single-active-consumer": True} if self.address in ONE_AT_A_TIME else {}
-        queue = await channel.declare_queue(name, durable=False, arguments=_QUEUE_ARGUMENTS | alone)
+        queue = await channel.declare_queue(name, durable=False, arguments=QUEUE_ARGUMENTS | alone)
         underlay = await channel.get_underlay_channel()
         # A queue that goes with its node ends its consumers and nothing else.
 

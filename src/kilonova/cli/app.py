@@ -7,6 +7,7 @@ import typer
 from kilonova.cli import check, roles
 from kilonova.cli.cloud import down, status, up
 from kilonova.cli.demo import demo
+from kilonova.cli.doctor import doctor
 from kilonova.cli.explain import explain
 from kilonova.cli.guest_image import guest_image
 from kilonova.cli.trace import trace
@@ -21,6 +22,7 @@ app.command()(up)
 app.command()(down)
 app.command()(status)
 app.command()(demo)
+app.command()(doctor)
 app.command()(explain)
 app.command()(guest_image)
 app.command()(trace)

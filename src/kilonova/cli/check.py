@@ -11,7 +11,10 @@ app = typer.Typer(no_args_is_help=True, help="Configuration files.")
 
 @app.command()
 def check(config_file: ConfigFiles = None) -> None:
-    """Report options that are unknown, not honoured or without effect. Exit code 1 when a role would not start."""
+    """Report options that are unknown, not honoured, without effect or called by an old name.
+
+    Exit code 1 when a role would not start.
+    """
     from kilonova import config
     from kilonova.errors import Invalid
     from kilonova.service.deployment import mistakes
@@ -24,7 +27,8 @@ def check(config_file: ConfigFiles = None) -> None:
             raise Invalid(f"Configuration file {path} does not exist.")
         for finding in config.review(path):
             stops |= finding.stops
-            print(f"{'error' if finding.stops else 'ignored'}: {path}: {finding.text}")
+            kind = "error" if finding.stops else "old" if finding.old else "ignored"
+            print(f"{kind}: {path}: {finding.text}")
     if not stops:
         # What is known by name may still have a value that is none.
         wrong = mistakes(config.load(files))

@@ -55,8 +55,6 @@ def manage(
 ) -> None:
     """Look after a deployment's database."""
     _files[:] = config_file or DEFAULT_FILES
-    # Which names of options are old is in the roles' logs; what these commands print is read by scripts.
-    logging.getLogger("oslo_config").setLevel(logging.ERROR)
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def _configuration() -> Check:
         config.load(manage.chosen_files())
     except KilonovaError as error:
         return Check(name, FAILURE, error.message)
-    ignored = [finding.text for path in manage.chosen_files() for finding in config.review(path)]
+    ignored = [finding.text for path in manage.chosen_files() for finding in config.review(path) if not finding.old]
     return Check(name, WARNING if ignored else SUCCESS, "; ".join(ignored) or None)
 
 

@@ -23,7 +23,7 @@ import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from kilonova.db import sqlite
+from kilonova.db import sqlite, tls
 from kilonova.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ class Database:
         else:
             from sqlalchemy.ext.asyncio import create_async_engine
 
+            self.url, context = tls.split(self.url)
+            secured = {} if context is None else {"connect_args": {"ssl": context}}
+
             def engine(isolation_level: str, **more: Any) -> AsyncEngine:
                 made = create_async_engine(
                     self.url,
@@ -132,6 +135,7 @@ class Database:
                     pool_reset_on_return=None,
                     isolation_level=isolation_level,
                     **options,
+                    **secured,
                     **more,
                 )
                 self._count(made)

@@ -45,7 +45,7 @@ async def migrate(db: Database) -> None:
 
     async def work(tx: Tx) -> None:
         await tx.run_sync(_migrate)
-        await tx.run_sync(_check)
+        await tx.run_sync(check)
 
     await db.write(work)
 
@@ -54,12 +54,13 @@ async def revision(db: Database) -> str | None:
     """The schema's revision; None for an empty database."""
 
     async def work(tx: Tx) -> str | None:
-        return await tx.run_sync(_revision)
+        return await tx.run_sync(stored_revision)
 
     return await db.read(work)
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def stored_revision(connection: sa.Connection) -> str | None:
+    """As `revision`, on a connection."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
@@ -67,7 +68,7 @@ def _revision(connection: sa.Connection) -> str | None:
 
 
 def _migrate(connection: sa.Connection) -> None:
-    current = _revision(connection)
+    current = stored_revision(connection)
     if current == newest():
         return
     from alembic import command
@@ -82,8 +83,11 @@ def _migrate(connection: sa.Connection) -> None:
     command.upgrade(config(connection), "head")
 
 
-def _check(connection: sa.Connection) -> None:
-    """Every table has the columns that this release reads; else each request would fail on its own."""
+def check(connection: sa.Connection) -> None:
+    """Every table has the columns that this release reads; else each request would fail on its own.
+
+    Raises Conflict.
+    """
     for table in metadata.sorted_tables:
         try:
             connection.execute(sa.select(table).where(sa.false()))

@@ -86,13 +86,18 @@ def lock_path(conf: cfg.ConfigOpts) -> Path:
 
 def database(conf: cfg.ConfigOpts) -> DatabaseOptions:
     """Raises Invalid without repeating the URL, which holds a password."""
+    from kilonova.db import tls
     from kilonova.db.engine import async_url
 
     url = conf.database.connection
     if not url:
         raise Invalid("Configuration: [database] connection is missing, e.g. mysql://USER:PASSWORD@HOST/nova.")
+    if conf.database.connection_parameters:
+        url += ("&" if "?" in url else "?") + conf.database.connection_parameters
     try:
-        async_url(url)
+        tls.split(async_url(url))
+    except Invalid as error:
+        raise Invalid(f"Configuration: {error.message}") from None
     except ValueError as error:
         raise Invalid(f"Configuration: [database] connection: {error}.") from None
     except Exception:

@@ -32,6 +32,7 @@ DEFAULT: list[cfg.Opt] = [
 ]
 DATABASE: list[cfg.Opt] = [
     cfg.StrOpt("connection", secret=True, help="mysql://, mysql+pymysql:// or postgresql://USER:PASSWORD@HOST/NAME"),
+    cfg.StrOpt("connection_parameters", help="More for the end of the URL, e.g. ssl_ca=/etc/ssl/ca.pem"),
     cfg.IntOpt("max_pool_size", default=10, min=1, help="Connections that each process keeps"),
     cfg.IntOpt("max_overflow", default=10, min=0, help="Connections beyond, for a while"),
     cfg.IntOpt("connection_recycle_time", default=600, deprecated_name="idle_timeout", help="Seconds until a new one"),

@@ -109,9 +109,7 @@ def run(role: Role, invocation: Invocation) -> None:
     conf = config.load(invocation.files)
     opened = Log(role.program, invocation)
     opened.open(conf)
-    ignored = [finding.text for path in invocation.files for finding in config.review(path)]
-    if ignored:
-        log.warning("configuration.ignored", options=ignored)
+    _tell_of(invocation.files)
     listeners = {
         name: Listening(socket=listen(each.address, each.port), certificate=each.certificate)
         for name, each in role.listeners(conf).items()
@@ -123,6 +121,14 @@ def run(role: Role, invocation: Invocation) -> None:
         run_workers(count, lambda ready: _loop(role, invocation, conf, opened, listeners, ready))
         return
     _loop(role, invocation, conf, opened, listeners, lambda: notify("READY=1", f"MAINPID={os.getpid()}"))
+
+
+def _tell_of(files: Sequence[Path]) -> None:
+    findings = [finding for path in files for finding in config.review(path)]
+    if ignored := [finding.text for finding in findings if not finding.old]:
+        log.warning("configuration.ignored", options=ignored)
+    if old := [finding.text for finding in findings if finding.old]:
+        log.info("configuration.old_names", options=old)
 
 
 def _loop(

@@ -1,0 +1,108 @@
+"""The broker: each one that is named, its virtual host, and what the user may do there."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+
+import aio_pika
+import aiormq.exceptions
+
+from kilonova.bus.identity import AGENT
+from kilonova.bus.link import within
+from kilonova.bus.rabbit import QUEUE_ARGUMENTS, RabbitOptions
+from kilonova.bus.transport import BrokerAddress
+from kilonova.doctor.findings import Finding, ok, warning, wrong
+from kilonova.doctor.site import Site, is_agents
+
+PATIENCE = 8.0
+_OPTION = "transport_url (or [oslo_messaging_rabbit])"
+
+
+async def look(site: Site) -> list[Finding]:
+    """One line for each broker: of several, one has to answer."""
+    assert site.broker is not None
+    found = [await _one(site, site.broker, address) for address in site.broker.brokers]
+    if any(each.result == "ok" for each in found):
+        found = [each if each.result == "ok" else warning(each.check, each.text, each.fix or "") for each in found]
+        found.append(_identities(site))
+    return found
+
+
+async def _one(site: Site, options: RabbitOptions, address: BrokerAddress) -> Finding:
+    check = "broker"
+    place = f"{address} as '{address.user}', virtual host '{address.vhost}'"
+    try:
+        context = options.tls.context() if options.tls is not None else None
+    except OSError as error:
+        return wrong(check, f"its files for TLS: {error}", f"[oslo_messaging_rabbit] ssl_... in {site.name}")
+    url = address.amqp_url(tls=context is not None, heartbeat=30)
+    try:
+        connection = await within(PATIENCE, aio_pika.connect(url, ssl_context=context, timeout=PATIENCE))
+    except Exception as error:
+        reason, fix = _not_connected(site, address, error)
+        return wrong(check, f"{place}: {reason}", fix)
+    try:
+        await within(PATIENCE, _use(site, connection, options, address))
+    except Exception as error:
+        fix = (
+            f"rabbitmqctl set_permissions -p '{address.vhost}' {address.user} '.*' '.*' '.*'"
+            if not is_agents(site)
+            else "the permissions of a host's user, as docs/deployment.md has them"
+        )
+        return wrong("broker: permissions", f"{place}: {_words(error)}", fix)
+    finally:
+        await asyncio.gather(within(PATIENCE, connection.close()), return_exceptions=True)
+    return ok(check, f"{place}{' by TLS' if context is not None else ''}")
+
+
+def _not_connected(site: Site, address: BrokerAddress, error: Exception) -> tuple[str, str]:
+    words = _words(error)
+    if "CERTIFICATE" in words.upper() or "SSL" in words:
+        return words, f"[oslo_messaging_rabbit] ssl_ca_file in {site.name}, the broker's certificate, or its port"
+    if isinstance(error, aiormq.exceptions.ProbableAuthenticationError | aiormq.exceptions.AuthenticationError):
+        return "user or password is refused", (
+            f"{_OPTION} in {site.name}, or: rabbitmqctl change_password {address.user} ..."
+        )
+    if "Connection.OpenOk" in words:
+        # The library's words for the broker's closing where it should have opened the virtual host.
+        return "there is no such virtual host, or the user may not enter it", (
+            f"rabbitmqctl add_vhost '{address.vhost}' and set_permissions -p '{address.vhost}' {address.user} '.*' '.*'"
+            f" '.*'; or the virtual host of {_OPTION} in {site.name}"
+        )
+    return words, f"start the broker, or correct host and port of {_OPTION} in {site.name}"
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {PATIENCE:g} s"
+    parts: Sequence[object] = error.args or (type(error).__name__,)
+    return " ".join(str(part) for part in parts if part).splitlines()[0] or type(error).__name__
+
+
+async def _use(
+    site: Site, connection: aio_pika.abc.AbstractConnection, options: RabbitOptions, address: BrokerAddress
+) -> None:
+    """What roles do: declare a queue, send to it as ourselves, take from it; it goes with the connection."""
+    channel = await connection.channel(publisher_confirms=True)
+    names = [None] if is_agents(site) else [None, f"{options.prefix}.doctor-{secrets.token_hex(4)}"]
+    for name in names:
+        queue = await channel.declare_queue(name, exclusive=True, auto_delete=True)
+        message = aio_pika.Message(b"", user_id=address.user)
+        await channel.default_exchange.publish(message, queue.name, timeout=PATIENCE)
+        await queue.get(no_ack=True, timeout=PATIENCE)
+    if is_agents(site):
+        # As its agent does it, so that it is the same queue.
+        await channel.declare_queue(f"{options.prefix}.agent.{site.host}", arguments=QUEUE_ARGUMENTS)
+
+
+def _identities(site: Site) -> Finding:
+    check = "broker: identities"
+    if not site.shared_user:
+        return ok(check, "each host has a user of its own (host_identity = required)")
+    return warning(
+        check,
+        "all hosts share one user: whoever has one host's nova.conf can speak for every host",
+        f"a user {AGENT}.HOST for each, then host_identity = required everywhere (docs/deployment.md)",
+    )
