@@ -81,7 +81,7 @@ class Usage:
         total: dict[str, float] = {}
         for member in self._cluster.members.values():
             total[member.role] = total.get(member.role, 0.0) + _cpu(member.pid)
-        for name, pid in (("MariaDB", self._cluster.mariadb.pid), ("RabbitMQ", self._cluster.broker.pid)):
+        for name, pid in (("MariaDB", self._mariadb.pid), ("RabbitMQ", self._cluster.broker.pid)):
             total[name] = _cpu(pid) + sum(_cpu(child.pid) for child in psutil.Process(pid).children(recursive=True))
         return total
 

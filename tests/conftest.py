@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tests.support.databases import database_server
 from tests.support.mariadb import mariadb
+from tests.support.postgresql import postgresql
 from tests.support.rabbit import broker
 
-__all__ = ["broker", "mariadb"]
+__all__ = ["broker", "database_server", "mariadb", "postgresql"]

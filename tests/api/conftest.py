@@ -1,7 +1,11 @@
-"""The API on a temporary SQLite file, without the other roles."""
+"""The API without the other roles, on a temporary SQLite file.
+
+With API_DATABASE=mariadb or postgresql the same tests run on that, as `make cluster` has them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,11 +25,20 @@ from kilonova.testing.identity import StaticTokens
 from kilonova.world import World
 
 _POLICY = Policy()
+_SERVER = os.environ.get("API_DATABASE")
 
 
 @pytest.fixture
-async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    db = Database(f"sqlite:///{tmp_path}/compute.sqlite", synchronous="OFF")
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if _SERVER is None:
+        return f"sqlite:///{tmp_path}/compute.sqlite"
+    url: str = request.getfixturevalue(_SERVER).new_database()
+    return url
+
+
+@pytest.fixture
+async def runtime(database_url: str) -> AsyncIterator[Runtime]:
+    db = Database(database_url, synchronous="OFF")
     await create_all(db)
     bus = MemoryBus()
     await bus.start()

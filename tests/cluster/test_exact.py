@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.cluster import Cluster, make_cluster
 from tests.support.load import PROJECT, Load, server
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 from tests.support.rabbit import Broker
 
 pytestmark = pytest.mark.timeout(600)
@@ -26,8 +26,8 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def cluster(mariadb: MariaDB, broker: Broker) -> Iterator[Cluster]:
-    with make_cluster(mariadb, broker, hosts=HOSTS, options=OPTIONS) as made:
+def cluster(database_server: DatabaseServer, broker: Broker) -> Iterator[Cluster]:
+    with make_cluster(database_server, broker, hosts=HOSTS, options=OPTIONS) as made:
         yield made
 
 

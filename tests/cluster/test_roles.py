@@ -214,7 +214,7 @@ def failing(cluster: Cluster, role: str, text: str) -> str:
 def test_what_keeps_a_role_from_starting_is_said_in_a_line(cluster: Cluster) -> None:
     text = cluster.text("x", free_port())
     assert "run 'nova-manage db sync'" in failing(
-        cluster, "scheduler", text.replace(cluster.database, cluster.mariadb.new_database())
+        cluster, "scheduler", text.replace(cluster.database, cluster.server.new_database())
     )
     assert "[database] connection is missing" in failing(cluster, "conductor", "[DEFAULT]\n")
     assert "has no account to find Image with" in failing(cluster, "compute", "[DEFAULT]\ncompute_driver = sim\n")

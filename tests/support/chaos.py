@@ -229,9 +229,9 @@ class Faults:
 
     async def database_restart(self) -> None:
         self.report.injected["database killed and restarted"] += 1
-        await asyncio.to_thread(self.cluster.mariadb.kill)
+        await asyncio.to_thread(self.cluster.server.kill)
         await asyncio.sleep(self.random.uniform(0, 2))
-        await asyncio.to_thread(self.cluster.mariadb.start)
+        await asyncio.to_thread(self.cluster.server.start)
 
     async def host_cut(self) -> None:
         hosts = [member for member in self.cluster.of("compute") if member.name not in self._away]

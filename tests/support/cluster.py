@@ -1,4 +1,4 @@
-"""Kilonova as a deployment runs it: processes of every role by the real command line, on MariaDB and RabbitMQ."""
+"""Kilonova as a deployment runs it: processes of every role by the real command line, on a database's server and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.databases import DatabaseServer
 from tests.support.gate import Gate, Gates
-from tests.support.mariadb import MariaDB
 from tests.support.processes import accepts, end, free_port, spawn, wait_until
 from tests.support.rabbit import Broker
 from tests.support.stand_ins import IMAGE, PASSWORD
@@ -54,7 +54,7 @@ class Member:
 @dataclass(kw_only=True)
 class Cluster:
     directory: Path
-    mariadb: MariaDB
+    server: DatabaseServer
     broker: Broker
     database: str
     transport_url: str
@@ -161,7 +161,7 @@ class Cluster:
     def query(self, sql: str) -> list[list[str]]:
         """Rows of the cluster's database, as text."""
         name = self.database.rpartition("/")[2]
-        return [line.split("\t") for line in self.mariadb.execute(f"USE {name}; {sql}").splitlines()]
+        return [line.split("\t") for line in self.server.execute(sql, name).splitlines()]
 
     def wait_for_hosts(self, count: int, timeout: float) -> None:
         """Until so many have reported."""
@@ -191,7 +191,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def make_cluster(
-    mariadb: MariaDB,
+    server: DatabaseServer,
     broker: Broker,
     *,
     counts: Mapping[str, int] = DEFAULTS,
@@ -209,9 +209,9 @@ def make_cluster(
     port = free_port()
     cluster = Cluster(
         directory=directory,
-        mariadb=mariadb,
+        server=server,
         broker=broker,
-        database=mariadb.new_database(),
+        database=server.new_database(),
         transport_url=broker.transport_url,
         prefix=f"kn-{uuid.uuid4().hex[:8]}",
         identity_port=port,

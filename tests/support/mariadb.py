@@ -91,9 +91,10 @@ class MariaDB:
             end(self._server)
             self._server = None
 
-    def execute(self, sql: str) -> str:
-        """Run statements as root over the socket."""
+    def execute(self, sql: str, database: str = "mysql") -> str:
+        """Run statements as root over the socket; rows as lines, with tabs between columns."""
         arguments = ["/usr/bin/mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root", "-N", "-e", sql]
+        arguments.append(database)
         return subprocess.run(arguments, check=True, capture_output=True, timeout=60, text=True).stdout
 
     def grant(self) -> None:

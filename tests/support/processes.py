@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _PORTS = range(19000, 19500)
 _given: deque[int] = deque(maxlen=250)
@@ -37,8 +38,11 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def spawn(arguments: list[str], *, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own with its output in `log`."""
+def spawn(
+    arguments: list[str], *, log: Path, env: dict[str, str] | None = None, user: tuple[int, int] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own with its output in `log`; `user`: ids of whoever it runs as."""
+    account: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     with log.open("ab") as output:
         return subprocess.Popen(
             arguments,
@@ -47,6 +51,7 @@ def spawn(arguments: list[str], *, log: Path, env: dict[str, str] | None = None)
             stderr=subprocess.STDOUT,
             env=env,
             start_new_session=True,
+            **account,
         )
 
 

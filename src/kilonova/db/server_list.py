@@ -20,7 +20,7 @@ from kilonova.db import patterns
 from kilonova.db.engine import Tx
 from kilonova.db.prepared import ROWS
 from kilonova.db.tables import instances, services, tags
-from kilonova.db.types import database_seconds, joined_by_comma
+from kilonova.db.types import database_seconds, joined_by_comma, json_text
 
 Direction = Literal["asc", "desc"]
 
@@ -28,7 +28,8 @@ _c = instances.c
 
 
 def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    return sa.type_coerce(column, sa.Text).label(column.name)
+    text = json_text(column) if isinstance(column.type, sa.JSON) else sa.type_coerce(column, sa.Text)
+    return text.label(column.name)
 
 
 Moment = dt.datetime | str

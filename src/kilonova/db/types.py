@@ -63,3 +63,21 @@ def _group_concat(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(joined_by_comma, "postgresql")
 def _string_agg(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
     return f"string_agg({compiler.process(element.clauses, **kw)}, ',')"
+
+
+class json_text(FunctionElement[str]):
+    """A column of JSON as the text that is stored."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(json_text)
+def _as_it_is(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(json_text, "postgresql")
+def _cast(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+    # The driver decodes what the server says is JSON.
+    return f"CAST({compiler.process(element.clauses, **kw)} AS TEXT)"

@@ -15,16 +15,16 @@ from kilonova.db.schema import create_all
 from kilonova.db.tables import pci_devices
 from kilonova.pci import read_device
 from kilonova.world import World
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 from tests.unit.scheduler.test_host_picture import add_host
 
 KIND = "CUSTOM_PCI_8086_10FB"
 COUNT = 7
 
 
-async def test_devices_are_given_once_each(mariadb: MariaDB) -> None:
+async def test_devices_are_given_once_each(database_server: DatabaseServer) -> None:
     """Thirty servers want two of seven each; some give them back meanwhile."""
-    url = mariadb.new_database()
+    url = database_server.new_database()
     async with contextlib.AsyncExitStack() as stack:
         # Each with connections of its own, as processes have them.
         pools = [Database(url) for _ in range(3)]

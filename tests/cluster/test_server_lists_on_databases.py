@@ -1,4 +1,4 @@
-"""Lists, views and tags of servers on MariaDB, whose SQL, types and collations are not SQLite's."""
+"""Lists, views and tags of servers on databases whose SQL, types and collations are not SQLite's."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kilonova.testing.cloud import StaticImages, no_token
 from kilonova.testing.identity import StaticTokens
 from kilonova.world import World
 from tests.support import server_rows as rows
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 
 
 @pytest.fixture
-async def api(mariadb: MariaDB) -> AsyncIterator[Client]:
-    db = Database(mariadb.new_database())
+async def api(database_server: DatabaseServer) -> AsyncIterator[Client]:
+    db = Database(database_server.new_database())
     await create_all(db)
     bus = MemoryBus()
     await bus.start()
@@ -58,7 +58,7 @@ async def test_filters_order_and_views(api: Client) -> None:
         ("", ["vm-2", "vm-1", "vm-0"]),
         ("name=^vm-[01]$", ["vm-1", "vm-0"]),
         # MariaDB's collation takes no notice of case, as always with this database.
-        ("name=VM-1", ["vm-1"]),
+        ("name=VM-1", ["vm-1"] if api.rt.db.url.get_backend_name() == "mysql" else []),
         ("status=SHUTOFF", ["vm-1"]),
         ("power_state=4", ["vm-1"]),
         ("created_at=2026-01-02 03:05", ["vm-1"]),

@@ -39,7 +39,7 @@ from kilonova.testing.network import FakeNetworking
 from kilonova.workflows import ALL
 from kilonova.world import World
 from tests.cluster.fault_worker import HOSTS, make_images, make_runtime, service_token
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 from tests.support.rabbit import Broker
 from tests.workflows.harness.audit import GONE, audit
 from tests.workflows.harness.cloud import PASSWORD
@@ -143,8 +143,8 @@ async def add_flavor(db: Database) -> None:
 
 
 @pytest.fixture
-async def cluster(mariadb: MariaDB, broker: Broker, tmp_path: Path) -> AsyncIterator[Cluster]:
-    database, prefix = mariadb.new_database(), f"faults-{uuid.uuid4().hex[:8]}"
+async def cluster(database_server: DatabaseServer, broker: Broker, tmp_path: Path) -> AsyncIterator[Cluster]:
+    database, prefix = database_server.new_database(), f"faults-{uuid.uuid4().hex[:8]}"
     rt = await make_runtime(database, broker.transport_url, prefix)
     await create_all(rt.db)
     await add_flavor(rt.db)
@@ -214,9 +214,9 @@ async def test_kills_at_every_point_of_a_runner_leave_exactly_one_of_each(cluste
 
 
 @pytest.mark.timeout(600)
-async def test_32_clients_cannot_over_commit_hosts(mariadb: MariaDB, tmp_path: Path) -> None:
+async def test_32_clients_cannot_over_commit_hosts(database_server: DatabaseServer, tmp_path: Path) -> None:
     settings = ComputeSettings(cpu_allocation_ratio=5 / 64, quota=QuotaDefaults(instances=-1, cores=-1, ram=-1))
-    async with make_cloud(tmp_path, hosts=2, database_url=mariadb.new_database(), settings=settings) as cloud:
+    async with make_cloud(tmp_path, hosts=2, database_url=database_server.new_database(), settings=settings) as cloud:
         await add_flavor(cloud.rt.db)
         cloud.images.add("image-1")
         created = await _boots(cloud.rt, 32)
@@ -245,8 +245,8 @@ async def _boots(rt: Runtime, count: int) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-async def test_quota_is_exact_for_any_number_of_clients(mariadb: MariaDB) -> None:
-    limit, url = 8, mariadb.new_database()
+async def test_quota_is_exact_for_any_number_of_clients(database_server: DatabaseServer) -> None:
+    limit, url = 8, database_server.new_database()
     settings = ComputeSettings(quota=QuotaDefaults(instances=limit, cores=-1, ram=-1))
     bus = SimpleNamespace(send=_nowhere)
     databases = [Database(url) for _ in range(4)]

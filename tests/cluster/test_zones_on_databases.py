@@ -25,16 +25,16 @@ from kilonova.testing.cloud import StaticImages, no_token
 from kilonova.world import World
 from tests.support import server_rows
 from tests.support.hosts import placed, request
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 from tests.unit.scheduler.test_host_picture import add_host
 
 ROUNDS = 30
 ONE = Needs(vcpus=1, memory_mb=1, disk_gb=1)
 
 
-async def test_a_host_joins_a_zone_or_is_claimed_in_its_old_one(mariadb: MariaDB) -> None:
+async def test_a_host_joins_a_zone_or_is_claimed_in_its_old_one(database_server: DatabaseServer) -> None:
     """An administrator moves the host while two conductors claim what schedulers had decided on before."""
-    url = mariadb.new_database()
+    url = database_server.new_database()
     async with contextlib.AsyncExitStack() as stack:
         # Each with connections of its own, as processes have them.
         pools = [Database(url) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Flavors, key pairs and hosts on MariaDB, whose SQL, types and collations are not SQLite's."""
+"""Flavors, key pairs and hosts on databases whose SQL, types and collations are not SQLite's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kilonova.testing.cloud import StaticImages, no_token
 from kilonova.testing.identity import PROJECT, StaticTokens
 from kilonova.world import World
 from tests.support import server_rows
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 
 RSA = (
     "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQDx8nkQv/zgGgB4rMYmIf+6A4l6Rr+o/6lHBQdW5aYd44bd8JttDCE/F/pNRr0lRE+PiqSPO8nD"
@@ -27,8 +27,8 @@ RSA = (
 
 
 @pytest.fixture
-async def api(mariadb: MariaDB) -> AsyncIterator[Client]:
-    db = Database(mariadb.new_database())
+async def api(database_server: DatabaseServer) -> AsyncIterator[Client]:
+    db = Database(database_server.new_database())
     await create_all(db)
     bus = MemoryBus()
     await bus.start()

@@ -29,7 +29,7 @@ from kilonova.db.tables import compute_nodes, instance_group_hosts, instance_typ
 from kilonova.runtime import Runtime
 from tests.cluster.fault_worker import make_runtime
 from tests.cluster.placement_worker import HOST_VCPUS
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 from tests.support.rabbit import Broker
 
 PATIENCE = 300.0
@@ -107,8 +107,8 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(mariadb: MariaDB, broker: Broker, tmp_path: Path) -> AsyncIterator[Cluster]:
-    database, prefix = mariadb.new_database(), f"placement-{uuid.uuid4().hex[:8]}"
+async def cluster(database_server: DatabaseServer, broker: Broker, tmp_path: Path) -> AsyncIterator[Cluster]:
+    database, prefix = database_server.new_database(), f"placement-{uuid.uuid4().hex[:8]}"
     rt = await make_runtime(database, broker.transport_url, prefix)
     await create_all(rt.db)
     await rt.db.write(_flavors)

@@ -1,4 +1,4 @@
-"""What is counted stays exact on MariaDB, whoever counts, makes and deletes at once, on several pools."""
+"""What is counted stays exact whoever counts, makes and deletes at once, on several pools."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from kilonova.testing.cloud import StaticImages, no_token
 from kilonova.testing.identity import PROJECT, StaticTokens
 from kilonova.world import World
 from tests.support import server_rows
-from tests.support.mariadb import MariaDB
+from tests.support.databases import DatabaseServer
 
 APIS = 3
 
 
 @pytest.fixture
-async def apis(mariadb: MariaDB) -> AsyncIterator[list[Client]]:
+async def apis(database_server: DatabaseServer) -> AsyncIterator[list[Client]]:
     """Each with connections of its own, as processes have them."""
-    url = mariadb.new_database()
+    url = database_server.new_database()
     images = StaticImages()
     images.add(server_rows.IMAGE)
     found = []
