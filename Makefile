@@ -31,9 +31,11 @@ test: setup-tests ## All tests
 test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' fault harness: ARGS=tests/workflows)
 	@$(BIN)/python -m pytest tests/unit tests/api $(ARGS)
 
-cluster: setup-tests ## The long tests: kills by the dozen, several processes on MariaDB and RabbitMQ, a Debian guest
+cluster: setup-tests ## The long tests: kills by the dozen, many processes, MariaDB and PostgreSQL, a Debian guest
 	@scripts/setup.sh --barbican
-	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 CHAOS=1 $(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py tests/guests/test_signed_images.py $(ARGS)
+	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 CHAOS=1 EVERY_DATABASE=1 \
+		$(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py tests/guests/test_signed_images.py $(ARGS)
+	@API_DATABASE=postgresql $(BIN)/python -m pytest tests/api $(ARGS)
 
 guide: setup-tests ## The two-node installation guide, step by step, on machines of namespaces (root)
 	@GUIDE=1 $(BIN)/python -m pytest -x tests/guide $(ARGS)

@@ -81,7 +81,7 @@ class Usage:
         total: dict[str, float] = {}
         for member in self._cluster.members.values():
             total[member.role] = total.get(member.role, 0.0) + _cpu(member.pid)
-        for name, pid in (("MariaDB", self._mariadb.pid), ("RabbitMQ", self._cluster.broker.pid)):
+        for name, pid in (("MariaDB", _server(self._cluster).pid), ("RabbitMQ", self._cluster.broker.pid)):
             total[name] = _cpu(pid) + sum(_cpu(child.pid) for child in psutil.Process(pid).children(recursive=True))
         return total
 
@@ -99,8 +99,13 @@ def _cpu(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def _server(cluster: Cluster) -> MariaDB:
+    assert isinstance(cluster.server, MariaDB)
+    return cluster.server
+
+
 def _questions(cluster: Cluster) -> int:
-    return int(cluster.mariadb.execute("SHOW GLOBAL STATUS LIKE 'Questions'").split()[1])
+    return int(_server(cluster).execute("SHOW GLOBAL STATUS LIKE 'Questions'").split()[1])
 
 
 def memory(cluster: Cluster, found: Found, when: str) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares this checkout: Debian packages (as root), .venv, and .services/ with Keystone, Glance and Neutron.
 #   scripts/setup.sh [--tests | --barbican]
-#     --tests: also what only the tests need (MariaDB, RabbitMQ, Chromium, mmdebstrap; nothing is started)
+#     --tests: also what only the tests need (MariaDB, PostgreSQL, RabbitMQ, Chromium, mmdebstrap; nothing is started)
 #     --barbican: also the key manager, for the long tests
 # A second run finds everything in place and takes well under a second, without a network.
 set -euo pipefail
@@ -12,7 +12,7 @@ unset PYTHONDONTWRITEBYTECODE
 runtime=(libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils e2fsprogs)
 network=(iproute2 nftables dnsmasq-base radvd openssh-client)
 build=(libvirt-dev pkg-config gcc python3-dev python3-venv)
-tests=(mariadb-server rabbitmq-server chromium mmdebstrap)
+tests=(mariadb-server postgresql-15 rabbitmq-server chromium mmdebstrap)
 # What the console pages are made around; unpacked here instead of installed, so that nobody need be root.
 pages=(novnc node-xterm)
 

@@ -6,7 +6,7 @@ With API_DATABASE=mariadb or postgresql the same tests run on that, as `make clu
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -23,17 +23,21 @@ from kilonova.testing.api import Client
 from kilonova.testing.cloud import StaticImages, no_token
 from kilonova.testing.identity import StaticTokens
 from kilonova.world import World
+from tests.support.databases import DatabaseServer
 
 _POLICY = Policy()
 _SERVER = os.environ.get("API_DATABASE")
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if _SERVER is None:
-        return f"sqlite:///{tmp_path}/compute.sqlite"
-    url: str = request.getfixturevalue(_SERVER).new_database()
-    return url
+        yield f"sqlite:///{tmp_path}/compute.sqlite"
+        return
+    server: DatabaseServer = request.getfixturevalue(_SERVER)
+    url = server.new_database()
+    yield url
+    server.execute(f"DROP DATABASE {url.rpartition('/')[2]}")
 
 
 @pytest.fixture

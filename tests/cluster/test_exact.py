@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.support.cluster import Cluster, make_cluster
-from tests.support.load import PROJECT, Load, server
 from tests.support.databases import DatabaseServer
+from tests.support.load import PROJECT, Load, server
 from tests.support.rabbit import Broker
 
 pytestmark = pytest.mark.timeout(600)

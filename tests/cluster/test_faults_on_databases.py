@@ -1,4 +1,4 @@
-"""Processes killed with SIGKILL on MariaDB and RabbitMQ: two conductors and the agents of three hosts.
+"""Processes killed with SIGKILL on MariaDB or PostgreSQL, and RabbitMQ: two conductors and the agents of three hosts.
 
 The points at which a conductor kills itself are all that a runner passes in a boot and a delete.
 Times here are patience only; nothing is asserted about how long something takes.
@@ -39,7 +39,7 @@ from kilonova.testing.network import FakeNetworking
 from kilonova.workflows import ALL
 from kilonova.world import World
 from tests.cluster.fault_worker import HOSTS, make_images, make_runtime, service_token
-from tests.support.databases import DatabaseServer
+from tests.support.databases import LONG, DatabaseServer
 from tests.support.rabbit import Broker
 from tests.workflows.harness.audit import GONE, audit
 from tests.workflows.harness.cloud import PASSWORD
@@ -188,6 +188,7 @@ async def test_kills_at_random_moments_leave_exactly_one_of_each(cluster: Cluste
     print(f"seed {SEED}: {len(found)} servers, {cluster.kills} kills")
 
 
+@LONG
 @pytest.mark.timeout(1200)
 async def test_kills_at_every_point_of_a_runner_leave_exactly_one_of_each(cluster: Cluster) -> None:
     await hosts_known(cluster)

@@ -1,5 +1,6 @@
-"""Claims under pressure, on MariaDB and RabbitMQ: two conductors, two schedulers, eight hosts, 32 clients in four
-processes. Every claim is exact: what is placed is what there is room for, and no refusal is said before that.
+"""Claims under pressure, on MariaDB or PostgreSQL, with RabbitMQ: two conductors, two schedulers, eight hosts, 32
+clients in four processes. Every claim is exact: what is placed is what there is room for, and no refusal is said before
+that.
 
 Times here are patience only; nothing is asserted about how long something takes.
 """
@@ -29,7 +30,7 @@ from kilonova.db.tables import compute_nodes, instance_group_hosts, instance_typ
 from kilonova.runtime import Runtime
 from tests.cluster.fault_worker import make_runtime
 from tests.cluster.placement_worker import HOST_VCPUS
-from tests.support.databases import DatabaseServer
+from tests.support.databases import LONG, DatabaseServer
 from tests.support.rabbit import Broker
 
 PATIENCE = 300.0
@@ -150,6 +151,7 @@ def places(found: list[Server]) -> Counter[str]:
     return Counter(server.host or "" for server in found if server.vm_state == "active")
 
 
+@LONG
 @pytest.mark.timeout(900)
 async def test_claims_are_exact_for_any_number_of_clients_schedulers_and_conductors(cluster: Cluster) -> None:
     # More demand than capacity.

@@ -24,8 +24,8 @@ from kilonova.settings import ComputeSettings
 from kilonova.testing.cloud import StaticImages, no_token
 from kilonova.world import World
 from tests.support import server_rows
-from tests.support.hosts import placed, request
 from tests.support.databases import DatabaseServer
+from tests.support.hosts import placed, request
 from tests.unit.scheduler.test_host_picture import add_host
 
 ROUNDS = 30

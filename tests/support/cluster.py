@@ -1,4 +1,4 @@
-"""Kilonova as a deployment runs it: processes of every role by the real command line, on a database's server and RabbitMQ."""
+"""Kilonova as a deployment runs it: processes of every role by the real command line, with RabbitMQ."""
 
 from __future__ import annotations
 

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 import pytest
+
+LONG = pytest.mark.parametrize(
+    "database_server",
+    [
+        "mariadb",
+        pytest.param(
+            "postgresql",
+            marks=pytest.mark.skipif(
+                not os.environ.get("EVERY_DATABASE"), reason="of `make cluster`: the same, minutes long, on PostgreSQL"
+            ),
+        ),
+    ],
+    indirect=True,
+)
+"""Of a test that is too long for `make test` to run on each of them."""
 
 
 class DatabaseServer(Protocol):

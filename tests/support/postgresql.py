@@ -28,7 +28,7 @@ def _account() -> str:
 
 
 class PostgreSQL:
-    """One server with the user kilonova, who owns the databases made for it. `fsync=False` trades durability for speed."""
+    """One server with the user kilonova, who owns its databases. `fsync=False` trades durability for speed."""
 
     user = "kilonova"
     password = "data@base"

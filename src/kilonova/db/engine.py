@@ -211,7 +211,7 @@ class Database:
         until: float | None = None
         for attempt in itertools.count():
             try:
-                return await once()
+                return await _once(once)
             except sqlalchemy.exc.DBAPIError as error:
                 if is_deadlock(error):
                     if attempt >= RETRIES - 1:
@@ -232,7 +232,7 @@ class Database:
                 yield tx
                 await self._commit(tx)
             except BaseException:
-                with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+                with contextlib.suppress(sqlalchemy.exc.DBAPIError, OSError):
                     await tx.rollback()
                 raise
 
@@ -243,6 +243,16 @@ class Database:
             if error.connection_invalidated:
                 raise CommitUnknown from error
             raise
+        except OSError as error:
+            raise CommitUnknown from error
+
+
+async def _once(once: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await once()
+    except OSError as error:
+        # asyncpg tells of a server that cannot be reached in the operating system's words, as no driver should.
+        raise sqlalchemy.exc.OperationalError(None, None, error) from error
 
 
 def is_away(error: BaseException) -> bool:
