@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from kilonova.cli import check, roles
+from kilonova.cli import check, options
 from kilonova.cli.cloud import down, status, up
 from kilonova.cli.demo import demo
 from kilonova.cli.doctor import doctor
@@ -26,7 +26,7 @@ app.command()(doctor)
 app.command()(explain)
 app.command()(guest_image)
 app.command()(trace)
-roles.add_to(app)
+options.add_roles(app)
 app.add_typer(check.app, name="config")
 
 

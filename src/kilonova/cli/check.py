@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from kilonova.cli.roles import ConfigFiles
+from kilonova.cli.options import ConfigFiles
 
 app = typer.Typer(no_args_is_help=True, help="Configuration files.")
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-ConfigFiles = Annotated[
-    list[Path] | None, typer.Option("--config-file", help="A nova.conf; may be repeated. Default: /etc/nova/nova.conf.")
-]
+CONFIG_FILE = "A nova.conf; may be repeated. Default: /etc/nova/nova.conf."
+LOG_FILE = "Where to log, whatever the file says."
+DEBUG = "Log at level DEBUG."
 
 COMMANDS = {
     "api": ("nova-api", "The Compute API and, as enabled_apis says, the metadata service."),
@@ -28,38 +26,27 @@ COMMANDS = {
 """Program and help by role."""
 
 
-def command(name: str) -> Callable[..., None]:
-    """The command line of one role."""
+def be(name: str, config_files: Sequence[Path], log_file: Path | None, debug: bool) -> None:
+    from kilonova import lean
 
-    def role(
-        config_file: ConfigFiles = None,
-        log_file: Annotated[Path | None, typer.Option(help="Where to log, whatever the file says.")] = None,
-        debug: Annotated[bool, typer.Option("--debug", help="Log at level DEBUG.")] = False,
-    ) -> None:
-        # Imported late: `kilonova --help` needs none of it.
-        from kilonova.service.process import DEFAULT_FILES, Invocation, run
-        from kilonova.service.roles import ROLES
+    lean.trim()
+    from kilonova.service.process import DEFAULT_FILES, Invocation, run
+    from kilonova.service.roles import ROLES
 
-        files = tuple(path.resolve() for path in config_file or ()) or DEFAULT_FILES
-        run(ROLES[name], Invocation(files=files, log_file=log_file, debug=debug))
-
-    role.__doc__ = COMMANDS[name][1]
-    return role
-
-
-def add_to(app: typer.Typer) -> None:
-    """Every role as a command of `kilonova`."""
-    for name in COMMANDS:
-        app.command(name, rich_help_panel="Roles")(command(name))
+    files = tuple(path.resolve() for path in config_files) or DEFAULT_FILES
+    run(ROLES[name], Invocation(files=files, log_file=log_file, debug=debug))
 
 
 def run_program(name: str, program: str, arguments: Sequence[str]) -> None:
-    """Be the role, as the command line says."""
+    """Be the role, as the command line says. Typer is left out: it would stay in the process with all that it loads."""
     from kilonova.cli import guarded
 
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command(name))
-    guarded(lambda: app(prog_name=program, args=list(arguments)))
+    parser = argparse.ArgumentParser(prog=program, description=COMMANDS[name][1], allow_abbrev=False)
+    parser.add_argument("--config-file", type=Path, action="append", default=[], metavar="PATH", help=CONFIG_FILE)
+    parser.add_argument("--log-file", type=Path, metavar="PATH", help=LOG_FILE)
+    parser.add_argument("--debug", action="store_true", help=DEBUG)
+    given = parser.parse_args(arguments)
+    guarded(lambda: be(name, given.config_file, given.log_file, given.debug))
 
 
 def _program(name: str) -> Callable[[], None]:

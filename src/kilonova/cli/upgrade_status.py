@@ -10,7 +10,7 @@ import typer
 
 from kilonova import config
 from kilonova.cli import guarded, manage
-from kilonova.cli.roles import ConfigFiles
+from kilonova.cli.options import ConfigFiles
 from kilonova.cli.tables import boxed
 from kilonova.db import hosts, schema
 from kilonova.db.engine import Database

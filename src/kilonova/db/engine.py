@@ -119,7 +119,7 @@ class Database:
             self._writer = sqlite.Writer(self._files[0])
             self._readers = sqlite.Readers(self._files[1], 4)
         else:
-            from sqlalchemy.ext.asyncio import create_async_engine
+            from sqlalchemy.ext.asyncio.engine import create_async_engine
 
             self.url, context = tls.split(self.url)
             secured = {} if context is None else {"connect_args": {"ssl": context}}

@@ -51,6 +51,7 @@ async def serve(
         lifespan="off",
         server_header=False,
         date_header=True,
+        ws="none",
         # Ours decides whom to believe ([oslo_middleware]); this one believes whoever is on this machine.
         proxy_headers=False,
         timeout_graceful_shutdown=grace,
