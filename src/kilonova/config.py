@@ -20,6 +20,7 @@ from kilonova import config_scheduler
 from kilonova.api.settings import ApiSettings
 from kilonova.console.settings import NONE, VENCRYPT, ConsoleSettings, ProxySettings, ScreenSecurity
 from kilonova.errors import Invalid
+from kilonova.health import HealthSettings
 from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
 from kilonova.metrics import MetricsSettings
 from kilonova.pci import read_aliases
@@ -193,6 +194,10 @@ _TRACING: list[cfg.Opt] = [
     cfg.StrOpt("otlp_endpoint", help="Where spans are sent by OTLP over HTTP, e.g. http://collector:4318; none: off"),
     cfg.FloatOpt("sample_ratio", default=1.0, min=0.0, max=1.0, help="Share of the traces that is kept"),
 ]
+_HEALTHCHECK: list[cfg.Opt] = [
+    cfg.BoolOpt("detailed", default=False, help="Say in JSON what each check met, to whoever can ask"),
+    cfg.StrOpt("disable_by_file_path", help="While this file is there, /healthcheck answers 503"),
+]
 _POLICY: list[cfg.Opt] = [
     cfg.StrOpt("policy_file", help="Rules that differ from the defaults"),
 ]
@@ -222,6 +227,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "tracing": _TRACING,
     "oslo_middleware": _MIDDLEWARE,
     "wsgi": _WSGI,
+    "healthcheck": _HEALTHCHECK,
     "oslo_policy": _POLICY,
     "keystone_authtoken": _AUTHTOKEN,
 }
@@ -427,6 +433,12 @@ def compute_settings(
 def metrics_settings(conf: cfg.ConfigOpts) -> MetricsSettings:
     """Where this process shows its metrics."""
     return MetricsSettings(enabled=conf.prometheus.enabled, listen=conf.prometheus.listen, port=conf.prometheus.port)
+
+
+def health_settings(conf: cfg.ConfigOpts) -> HealthSettings:
+    """What `/healthcheck` says, and when it says no."""
+    file = conf.healthcheck.disable_by_file_path
+    return HealthSettings(detailed=conf.healthcheck.detailed, off_file=Path(file) if file else None)
 
 
 def tracer(conf: cfg.ConfigOpts, role: str) -> Tracer | None:

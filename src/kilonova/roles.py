@@ -35,6 +35,7 @@ from kilonova.console.settings import ProxySettings
 from kilonova.db import schema
 from kilonova.db.engine import Database
 from kilonova.engine import queues
+from kilonova.health import STARTING, STOPPING, Answering, Health
 from kilonova.metadata.service import MetadataService
 from kilonova.metadata.settings import MetadataSettings
 from kilonova.metrics import ROLES
@@ -68,6 +69,7 @@ class Roles:
         self._conductor: Conductor | None = None
         self._hosts: list[str] = []
         self._network: NetworkService | None = None
+        self._health = Health(phase=STARTING)
 
     async def start(self) -> None:
         """Raises Invalid for a bad configuration, Conflict for a newer database."""
@@ -99,7 +101,10 @@ class Roles:
         db = Database(f"sqlite:///{directory}/compute.sqlite")
         stack.push_async_callback(db.close)
         await schema.migrate(db)
-        await observe(stack, conf, "api", port=settings.ports.metrics, roles=ROLES, probes=[queues.probe(db, world)])
+        health = self._health = Health(settings=config.health_settings(conf), phase=STARTING)
+        health.add("DATABASE", db.answers)
+        probes = [queues.probe(db, world)]
+        await observe(stack, conf, "api", port=settings.ports.metrics, roles=ROLES, probes=probes, health=health)
         bus = MemoryBus()
         await bus.start()
         stack.push_async_callback(bus.close)
@@ -143,12 +148,13 @@ class Roles:
         stack.push_async_callback(cert.stop)
         metadata = MetadataService(rt, self._metadata_settings(conf))
         stack.push_async_callback(metadata.close)
-        await serve(stack, metadata, listen(settings.bind, settings.ports.metadata))
+        await serve(stack, Answering(metadata, health), listen(settings.bind, settings.ports.metadata))
         await self._start_consoles(stack, rt, proxy)
         tokens = IdentityTokens(identity, cache_time=conf.keystone_authtoken.token_cache_time)
         api = config.api_settings(conf, identity_url=settings.identity_url)
-        app = create_app(rt, tokens, projects=tokens, settings=api)
+        app = create_app(rt, tokens, projects=tokens, settings=api, health=health)
         await serve(stack, app, listen(settings.bind, settings.ports.compute))
+        health.phase = None
 
     def _metadata_settings(self, conf: cfg.ConfigOpts) -> MetadataSettings:
         # Whatever the file says: those who ask are our own proxies.
@@ -165,7 +171,7 @@ class Roles:
         stack.push_async_callback(proxy.stop)
         port = settings.port or self.settings.ports.console
         listener = listen(settings.host or self.settings.bind, port)
-        await serve_as(stack, server_config(proxy, settings), listener)
+        await serve_as(stack, server_config(Answering(proxy, self._health), settings), listener)
 
     async def _start_agents(
         self, stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, rt: Runtime, images: ImageClient, directory: Path
@@ -233,6 +239,7 @@ class Roles:
         )
 
     async def stop(self) -> None:
+        self._health.phase = STOPPING
         await self._stack.aclose()
 
     async def ready(self) -> str | None:

@@ -25,6 +25,7 @@ from kilonova.api.settings import ApiSettings
 from kilonova.api.versions import LEGACY, NotAcceptable, Version, negotiate
 from kilonova.db.engine import is_full, is_unreachable
 from kilonova.errors import Invalid, KilonovaError, TooLarge, Unauthorized, Unavailable
+from kilonova.health import Health
 from kilonova.metrics.families import NO_ROUTE
 from kilonova.metrics.families import request as count_request
 from kilonova.runtime import Runtime
@@ -55,9 +56,18 @@ def create_app(
     settings: ApiSettings | None = None,
     projects: Projects | None = None,
     routes: Iterable[Route | Action] = ROUTES,
+    health: Health | None = None,
 ) -> Api:
+    """`health`: of the process; without it that of the database."""
     settings = settings or ApiSettings()
-    return Api(runtime, validator, policy or Policy(settings.policy_file), settings, Router(routes), projects)
+    policy = policy or Policy(settings.policy_file)
+    return Api(runtime, validator, policy, settings, Router(routes), projects, health)
+
+
+def _health_of(runtime: Runtime) -> Health:
+    made = Health()
+    made.add("DATABASE", runtime.db.answers)
+    return made
 
 
 class Answer:
@@ -81,8 +91,10 @@ class Api:
         settings: ApiSettings,
         router: Router,
         projects: Projects | None = None,
+        health: Health | None = None,
     ) -> None:
         self.runtime = runtime
+        self.health = health or _health_of(runtime)
         self.validator = validator
         self.policy = policy
         self.settings = settings
@@ -146,28 +158,19 @@ class Api:
             content = _encoder.encode(documents.one_version("v2.0", f"{base_url}/v2"))
             return self._finish(200, content, None, self._request_id())
         if path == "/healthcheck":
-            return await self._healthcheck(scope)
+            return await self._healthcheck(scope, headers)
         if path in ("", "/"):
             return self._finish(200, _encoder.encode(documents.all_versions(base_url)), None, None)
         return self._finish(300, _encoder.encode(documents.choices(base_url, path)), None, None)
 
-    async def _healthcheck(self, scope: Scope) -> Answer:
-        """Whether this process can serve: its database answers."""
+    async def _healthcheck(self, scope: Scope, headers: dict[bytes, bytes]) -> Answer:
+        """Whether this process can serve."""
         if scope["method"] not in ("GET", "HEAD"):
             return self._error(HttpError(405, "Use GET or HEAD here."), None, self._request_id())
-
-        async def ask(tx: Any) -> None:
-            await tx.exec_driver_sql("SELECT 1")
-
-        try:
-            await self.runtime.db.read(ask)
-            status, text = 200, b"OK"
-        except Exception:
-            log.exception("health check: the database does not answer")
-            status, text = 503, b"DATABASE"
+        status, kind, text = await self.health.answer(headers.get(b"accept", b"").decode("latin-1"))
         body = text if scope["method"] == "GET" else b""
         length = str(len(text)).encode()
-        return Answer(status, body, [(b"content-type", b"text/plain; charset=UTF-8"), (b"content-length", length)])
+        return Answer(status, body, [(b"content-type", kind.encode()), (b"content-length", length)])
 
     # Operations
 

@@ -174,6 +174,15 @@ class Database:
             await self._engine.dispose()
             await self._reading.dispose()
 
+    async def answers(self) -> bool:
+        """True. Raises what keeps it from answering."""
+
+        async def ask(tx: Tx) -> None:
+            await tx.exec_driver_sql("SELECT 1")
+
+        await self.read(ask)
+        return True
+
     async def read(self, work: Work[T]) -> T:
         if not self.is_sqlite:
             return await self._repeated(lambda: self._read(work))

@@ -89,11 +89,10 @@ class Listener:
             return "404 Not Found", "text/plain", b"There is /metrics here, nothing else.\n"
         if method not in ("GET", "HEAD"):
             return "405 Method Not Allowed", "text/plain", b"Use GET.\n"
-        if path == "/healthcheck" and self._health is not None:
-            missing = await self._health.missing()
-            text = "\n".join(missing or ["OK"])
-            return "503 Service Unavailable" if missing else "200 OK", "text/plain", text.encode()
         accept = next((line.partition(":")[2] for line in lines if line.lower().startswith("accept:")), "")
+        if path == "/healthcheck" and self._health is not None:
+            found, kind, text = await self._health.answer(accept)
+            return "200 OK" if found == 200 else f"{found} Service Unavailable", kind, text
         await self._ask()
         encode, kind = choose_encoder(accept.strip())
         # Thousands of lines take longer than the loop may be held up.

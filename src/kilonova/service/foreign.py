@@ -109,6 +109,13 @@ FIXED: dict[str, dict[str, Fixed]] = {
     "notifications": {"notify_on_state_change": Fixed("", "no notifications are sent by this release; remove it")},
     "quota": {"driver": Fixed(r"|.*DbQuotaDriver", "limits are in [quota] and in the database: no Unified Limits")},
     "api": {"auth_strategy": Fixed("keystone", "Identity is always Keystone; remove it")},
+    "healthcheck": {
+        "path": Fixed("|/healthcheck", "health is told at /healthcheck; remove it"),
+        "allowed_source_ranges": Fixed("", "restrict who may ask in front of it; remove it"),
+        "ignore_proxied_requests": Fixed(_NO, "restrict who may ask in front of it; remove it"),
+        "enable_by_file_paths": Fixed("", "say disable_by_file_path"),
+        "disable_by_file_paths": Fixed("", "say disable_by_file_path"),
+    },
     "wsgi": {"ssl_ca_file": Fixed("", "certificates of clients are not asked for; remove it")},
 }
 
@@ -147,7 +154,6 @@ WITHOUT_EFFECT: dict[str, str] = {
     "privsep": "the agent runs as root",
     "profiler": "there is no such profiler",
     "remote_debug": "there is no such debugger",
-    "healthcheck": "it always answers",
     "cors": "no headers for foreign pages are sent",
     "guestfs": "nothing is written into images",
     "devices": "there are none of these devices",
@@ -202,6 +208,8 @@ auth_type auth_url fixed_key password project_domain_id project_domain_name proj
 user_domain_id user_domain_name user_id username
 [oslo_concurrency]
 disable_process_locking
+[healthcheck]
+backends
 [libvirt]
 block_migration_flag checksum_base_images checksum_interval_seconds iscsi_use_multipath
 libvirt_inject_partition live_migration_bandwidth live_migration_flag live_migration_inbound_addr

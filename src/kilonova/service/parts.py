@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kilonova.clients.image import ImageClient
     from kilonova.clients.key_manager import KeyManagerClient
     from kilonova.clients.network import NetworkClient
-    from kilonova.db.engine import Database, Tx
+    from kilonova.db.engine import Database
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ class Parts:
                 f"The database's schema is {f'of revision {found}' if found else 'not there'}; this release needs"
                 f" {schema.newest()}: run 'nova-manage db sync'."
             )
-        self.health.add("DATABASE", lambda: _answers(db))
+        self.health.add("DATABASE", db.answers)
         return db
 
     async def bus(self) -> Bus:
@@ -195,14 +195,6 @@ class Parts:
                 raise Invalid(f"Identity's catalog has no service of type '{service_type}': say {section}.")
             return deployment.without_version(found)
         raise AssertionError("unreachable")
-
-
-async def _answers(db: Database) -> bool:
-    async def ask(tx: Tx) -> None:
-        await tx.exec_driver_sql("SELECT 1")
-
-    await db.read(ask)
-    return True
 
 
 async def _no_token() -> str | None:

@@ -22,7 +22,7 @@ from oslo_config import cfg
 from kilonova import config
 from kilonova import log as logs
 from kilonova.errors import Invalid, KilonovaError
-from kilonova.health import STOPPING, Health
+from kilonova.health import STARTING, STOPPING, Health
 from kilonova.metrics import Probe
 from kilonova.observe import observe
 from kilonova.service import deployment
@@ -166,7 +166,7 @@ async def _main(
     reloads: list[Callable[[cfg.ConfigOpts], None]] = [opened.open]
     loop.add_signal_handler(signal.SIGHUP, lambda: _reload(invocation.files, reloads))
     async with contextlib.AsyncExitStack() as stack:
-        health = Health(waived=role.does_without)
+        health = Health(waived=role.does_without, settings=config.health_settings(conf), phase=STARTING)
         started = Started(parts=Parts(stack, conf, role.program, health), listeners=listeners, reloads=reloads)
         starting = asyncio.ensure_future(_start(role, started))
         ending = asyncio.create_task(ended.wait())

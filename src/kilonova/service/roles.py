@@ -8,6 +8,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from kilonova import config
+from kilonova.health import Answering
 from kilonova.runtime import Runtime
 from kilonova.service import deployment
 from kilonova.service.http import serve, serve_as
@@ -73,7 +74,7 @@ async def start_console(started: Started) -> None:
     started.stack.push_async_callback(proxy.stop)
     listening = started.listeners["console"]
     certificate, key = listening.certificate or (None, None)
-    served = server_config(proxy, settings, ssl_certfile=certificate, ssl_keyfile=key)
+    served = server_config(Answering(proxy, parts.health), settings, ssl_certfile=certificate, ssl_keyfile=key)
     await serve_as(started.stack, served, listening.socket)
 
 
@@ -181,7 +182,13 @@ async def _serve_compute(started: Started, rt: Runtime) -> None:
         cache_time=conf.keystone_authtoken.token_cache_time,
         service_roles=frozenset(role.lower() for role in conf.keystone_authtoken.service_token_roles),
     )
-    app = create_app(rt, tokens, projects=tokens, settings=config.api_settings(conf, identity_url=account.url))
+    app = create_app(
+        rt,
+        tokens,
+        projects=tokens,
+        settings=config.api_settings(conf, identity_url=account.url),
+        health=started.parts.health,
+    )
     started.reloads.append(lambda _: app.policy.reload())
     listening = started.listeners["osapi_compute"]
     await serve(started.stack, app, listening.socket, certificate=listening.certificate, grace=max(1, started.grace))
@@ -194,7 +201,11 @@ async def _serve_metadata(started: Started, rt: Runtime) -> None:
     started.stack.push_async_callback(service.close)
     listening = started.listeners["metadata"]
     await serve(
-        started.stack, service, listening.socket, certificate=listening.certificate, grace=max(1, started.grace)
+        started.stack,
+        Answering(service, started.parts.health),
+        listening.socket,
+        certificate=listening.certificate,
+        grace=max(1, started.grace),
     )
 
 

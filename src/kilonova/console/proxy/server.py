@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
 
-from kilonova.console.proxy.proxy import ConsoleProxy
 from kilonova.console.settings import ProxySettings
 
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""The proxy, as ASGI has it."""
 _PING = 30.0
 """Seconds between two, so that a browser that vanished is noticed, and middle boxes keep the connection."""
 
 
-def server_config(proxy: ConsoleProxy, settings: ProxySettings, **more: Any) -> uvicorn.Config:
+def server_config(proxy: Application, settings: ProxySettings, **more: Any) -> uvicorn.Config:
     """This implementation of WebSockets stops reading while a message waits. Without compression: its windows would
     cost more than all the rest of a session, and a viewer asks for pictures that are compressed already.
     """
