@@ -24,7 +24,7 @@ from kilonova.health import HealthSettings
 from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
 from kilonova.metrics import MetricsSettings
 from kilonova.pci import read_aliases
-from kilonova.service import foreign
+from kilonova.service import certificates, foreign
 from kilonova.service.options import GROUPS as DEPLOYMENT
 from kilonova.settings import ComputeSettings, QuotaDefaults, SignatureRules
 from kilonova.tracing import Tracer
@@ -189,6 +189,8 @@ _PROMETHEUS: list[cfg.Opt] = [
     cfg.BoolOpt("enabled", default=True, help="Show metrics at a port of their own"),
     cfg.StrOpt("listen", default="127.0.0.1", help="Address at which metrics are shown, to whoever asks"),
     cfg.PortOpt("port", help="Port at which metrics are shown; without it each role has its own"),
+    cfg.StrOpt("ssl_cert_file", help="Certificate of that listener: metrics by TLS"),
+    cfg.StrOpt("ssl_key_file", help="Its key, if that is not in the same file"),
 ]
 _TRACING: list[cfg.Opt] = [
     cfg.StrOpt("otlp_endpoint", help="Where spans are sent by OTLP over HTTP, e.g. http://collector:4318; none: off"),
@@ -431,8 +433,23 @@ def compute_settings(
 
 
 def metrics_settings(conf: cfg.ConfigOpts) -> MetricsSettings:
-    """Where this process shows its metrics."""
-    return MetricsSettings(enabled=conf.prometheus.enabled, listen=conf.prometheus.listen, port=conf.prometheus.port)
+    """Where this process shows its metrics. Raises Invalid for a certificate that cannot be used."""
+    files = metrics_certificate(conf)
+    tls = certificates.context(_METRICS_CERTIFICATE, files) if files is not None else None
+    return MetricsSettings(
+        enabled=conf.prometheus.enabled, listen=conf.prometheus.listen, port=conf.prometheus.port, tls=tls
+    )
+
+
+_METRICS_CERTIFICATE = "[prometheus] ssl_cert_file, ssl_key_file"
+
+
+def metrics_certificate(conf: cfg.ConfigOpts) -> certificates.Pair | None:
+    """Of the metrics' listener. Raises Invalid for one that cannot be used."""
+    if not conf.prometheus.ssl_cert_file:
+        return None
+    files = (conf.prometheus.ssl_cert_file, conf.prometheus.ssl_key_file or conf.prometheus.ssl_cert_file)
+    return certificates.usable(_METRICS_CERTIFICATE, files)
 
 
 def health_settings(conf: cfg.ConfigOpts) -> HealthSettings:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oslo_config import cfg
 
 from kilonova import config, tracing
 from kilonova.health import Health
 from kilonova.metrics import Probe, serving
+from kilonova.service import certificates
 
 
 async def observe(
@@ -22,8 +23,10 @@ async def observe(
     roles: Sequence[str] = (),
     probes: Sequence[Probe] = (),
     health: Health | None = None,
+    reloads: list[Callable[[cfg.ConfigOpts], None]] | None = None,
 ) -> None:
-    """Until the stack ends. `port`: tried first where the configuration names none; `roles`: all that run here.
+    """Until the stack ends. `port`: tried first where the configuration names none; `roles`: all that run here;
+    `reloads`: gets what is to be called with a configuration that is read anew.
 
     Raises Invalid for a listener that cannot be had, or for tracing without its packages.
     """
@@ -38,5 +41,8 @@ async def observe(
 
         stack.push_async_callback(close)
     settings = config.metrics_settings(conf)
+    context = settings.tls
+    if reloads is not None and context is not None:
+        reloads.append(lambda anew: certificates.renew(context, config.metrics_certificate(anew)))
     shown = serving(settings, role, first=port, roles=roles, probes=probes, health=health)
     await stack.enter_async_context(shown)

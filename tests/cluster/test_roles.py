@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -180,17 +181,51 @@ def test_sighup_reads_the_log_level_and_the_policy_again_and_a_bad_file_changes_
     http.close()
 
 
+def test_sighup_opens_every_roles_log_anew_and_names_what_takes_a_start(cluster: Cluster) -> None:
+    roles = ("conductor", "scheduler", "consoleauth", "cert", "console", "compute", "metadata")
+    members = [cluster.add(role) for role in roles]
+    for member in members:
+        more = f"[vnc]\nnovncproxy_host = 127.0.0.1\nnovncproxy_port = {free_port()}\n"
+        more += f"[DEFAULT]\nmetadata_listen = 127.0.0.1\nmetadata_listen_port = {free_port()}\n"
+        text = member.config.read_text() + f"\n{more}log_file = {cluster.directory / member.role}.own\n"
+        member.config.write_text(text)
+    cluster.start(*members)
+    for member in members:
+        log = cluster.directory / f"{member.role}.own"
+        log.rename(log.with_suffix(".old"))
+        changed = "[DEFAULT]\ndebug = true\nservice_down_time = 77\n[database]\nconnection = mysql://u:hush@h/n\n"
+        member.config.write_text(member.config.read_text() + changed)
+        assert member.process is not None
+        member.process.send_signal(signal.SIGHUP)
+    for member in members:
+        log = cluster.directory / f"{member.role}.own"
+        wait_for(lambda log=log: log.exists() and "process.options_need_a_start" in log.read_text())  # type: ignore[misc]
+        text = log.read_text()
+        line = next(line for line in text.splitlines() if "process.options_need_a_start" in line)
+        assert json.loads(line)["options"] == ["[DEFAULT] service_down_time", "[database] connection"]
+        assert "hush" not in text
+        assert member.process is not None
+        assert member.process.poll() is None
+        end(member.process)
+
+
 def test_workers_share_the_port_and_are_replaced(cluster: Cluster) -> None:
     member = cluster.add("api")
-    member.config.write_text(member.config.read_text().replace("[DEFAULT]", "[DEFAULT]\nosapi_compute_workers = 2", 1))
+    log = cluster.directory / "workers.log"
+    more = f"[DEFAULT]\nosapi_compute_workers = 2\nlog_file = {log}"
+    member.config.write_text(member.config.read_text().replace("[DEFAULT]", more, 1))
     cluster.start(member)
     assert member.process is not None
     parent = psutil.Process(member.pid)
     workers = {child.pid for child in parent.children()}
     assert len(workers) == 2
     victim = min(workers)
+    log.rename(log.with_suffix(".1"))
+    member.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: log.exists() and log.read_text().count("process.reloaded") == 2)
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: len({child.pid for child in parent.children()} - {victim}) == 2)
+    assert "worker.ended" in log.read_text(), "the parent's log is the new one"
     with client(member.port) as http:
         assert http.get("/servers").status_code == 200
     member.process.send_signal(signal.SIGTERM)

@@ -200,10 +200,11 @@ def make_cluster(
     gated: bool = False,
     weather: str | None = None,
     patience: float = 120.0,
+    database: str | None = None,
 ) -> Iterator[Cluster]:
-    """A cluster on a database of its own; all of its processes run, and hosts have reported within `patience` seconds.
+    """A cluster on a database of its own (or this one), whose processes all run and whose hosts have reported.
 
-    Keeps its logs when the test fails.
+    Waits `patience` seconds for these. Keeps its logs when the test fails.
     """
     directory = Path(tempfile.mkdtemp(prefix="kn-cluster-"))
     port = free_port()
@@ -211,7 +212,7 @@ def make_cluster(
         directory=directory,
         server=server,
         broker=broker,
-        database=server.new_database(),
+        database=database or server.new_database(),
         transport_url=broker.transport_url,
         prefix=f"kn-{uuid.uuid4().hex[:8]}",
         identity_port=port,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import write_certificates
 from tests.support.processes import accepts, end, free_port, spawn, wait_until
 
 _SERVER = Path("/usr/sbin/mariadbd")
@@ -39,7 +40,8 @@ class MariaDB:
         return self._server.pid
 
     def install(self) -> None:
-        """Make the data directory."""
+        """Make the data directory, and certificates for those who want TLS."""
+        write_certificates(self.directory)
         subprocess.run(
             [
                 "/usr/bin/mariadb-install-db",
@@ -74,6 +76,9 @@ class MariaDB:
                 f"--innodb-flush-log-at-trx-commit={1 if self._fsync else 0}",
                 "--max-connections=300",
                 "--performance-schema=OFF",
+                f"--ssl-ca={self.directory}/ca.pem",
+                f"--ssl-cert={self.directory}/server.pem",
+                f"--ssl-key={self.directory}/server.key",
             ],
             log=self._log,
         )

@@ -28,7 +28,7 @@ from kilonova.allinone.settings import (
     plane_dir,
 )
 from kilonova.allinone.status import read_report
-from kilonova.errors import HostFailure
+from kilonova.errors import HostFailure, Invalid
 from kilonova.network.plane.apply import remove_everything
 from kilonova.network.plane.names import Spaces
 from kilonova.network.plane.shell import Shell
@@ -130,7 +130,7 @@ def run_up(options: UpOptions, *, say: Say, on_ready: Callable[[CloudSettings], 
     """Bring the cloud up and keep it up until a signal ends it. Raises CloudError."""
     try:
         # A mistake in an operator's file ends here, before anything is created.
-        config.load(options.config_files)
+        _check_files(options)
         opened = state.open_state_dir(options.state_dir)
         with state.held(opened.path):
             state.check_databases(opened.path)
@@ -142,6 +142,16 @@ def run_up(options: UpOptions, *, say: Say, on_ready: Callable[[CloudSettings], 
             _run(_up(cloud, settings, say, on_ready))
     except OSError as error:
         raise from_os_error(error, options.state_dir) from error
+
+
+def _check_files(options: UpOptions) -> None:
+    """Raises Invalid, also for what a deployment's roles would do and this cloud would leave undone in silence."""
+    conf = config.load(options.config_files)
+    if conf.enabled_ssl_apis or conf.ssl_only or conf.cert:
+        raise Invalid(
+            "Configuration: enabled_ssl_apis, cert, ssl_only: 'kilonova up' speaks plain HTTP, on loopback unless"
+            " --bind says otherwise: put a proxy that speaks TLS in front of it."
+        )
 
 
 def _run(main: object) -> None:
@@ -176,7 +186,7 @@ def up_detached(options: UpOptions, *, say: Say) -> CloudSettings:
     When the cloud already runs with the same options, only waits until it is ready.
     """
     try:
-        config.load(options.config_files)
+        _check_files(options)
         opened = state.open_state_dir(options.state_dir)
         log = opened.path / "log/up.log"
         report = read_report(opened.path)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class MetricsSettings:
     enabled: bool = True
     listen: str = "127.0.0.1"
     port: int | None = None
+    tls: ssl.SSLContext | None = None
 
 
 class Listener:
@@ -61,8 +63,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self.address = ("", 0)
 
-    async def start(self, listening: socket.socket) -> None:
-        self._server = await asyncio.start_server(self._connected, sock=listening, limit=_HEAD)
+    async def start(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._connected, sock=listening, limit=_HEAD, ssl=tls)
         self.address = listening.getsockname()[:2]
 
     async def stop(self) -> None:
@@ -138,7 +140,7 @@ async def serving(
             yield None
             return
         listener = Listener(probes, health)
-        await listener.start(_bind(settings, first or PORTS[role]))
+        await listener.start(_bind(settings, first or PORTS[role]), settings.tls)
         log.info("metrics.served", role=role, address=listener.address[0], port=listener.address[1])
         try:
             yield listener

@@ -13,6 +13,7 @@ from kilonova.bus.identity import AGENT, OF_A_HOST, Senders, own_user
 from kilonova.bus.rabbit import RabbitOptions
 from kilonova.bus.transport import BrokerAddress, TlsOptions, parse_transport_url
 from kilonova.errors import Invalid
+from kilonova.service.certificates import usable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,8 @@ class Listener:
 
 def mistakes(conf: cfg.ConfigOpts) -> list[str]:
     """What would stop a role that reads it, one message each; a section that says nothing is one that no role needs."""
+    from kilonova import config
+
     looks: list[Callable[[], object]] = [
         lambda: broker(conf, "nova"),
         lambda: enabled_apis(conf),
@@ -56,6 +59,7 @@ def mistakes(conf: cfg.ConfigOpts) -> list[str]:
         lambda: metadata_listener(conf),
         lambda: console_listener(conf),
         lambda: image_verify(conf),
+        lambda: config.metrics_settings(conf),
     ]
     if conf.database.connection:
         looks.append(lambda: database(conf))
@@ -126,6 +130,11 @@ def broker(conf: cfg.ConfigOpts, program: str) -> RabbitOptions:
     for file in (files.ca_file, files.cert_file, files.key_file):
         if tls and file is not None and not file.is_file():
             raise Invalid(f"Configuration: [oslo_messaging_rabbit]: {file} does not exist.")
+    try:
+        if tls:
+            files.context()
+    except OSError as error:
+        raise Invalid(f"Configuration: [oslo_messaging_rabbit] ssl_...: its files cannot be used: {error}.") from error
     return RabbitOptions(
         senders=_senders(conf, program, brokers),
         brokers=tuple(brokers),
@@ -292,10 +301,7 @@ def metadata_listener(conf: cfg.ConfigOpts) -> Listener:
 
 def console_listener(conf: cfg.ConfigOpts) -> Listener:
     """TLS where [DEFAULT] cert and key (or ssl_only) ask for it."""
-    certificate = (conf.cert, conf.key or conf.cert) if conf.cert else None
-    for file in certificate or ():
-        if not Path(file).is_file():
-            raise Invalid(f"Configuration: [DEFAULT] cert, key: {file} does not exist.")
+    certificate = usable("[DEFAULT] cert, key", (conf.cert, conf.key or conf.cert)) if conf.cert else None
     if conf.ssl_only and certificate is None:
         raise Invalid("Configuration: ssl_only needs [DEFAULT] cert.")
     return Listener(
@@ -330,7 +336,7 @@ def _certificate(conf: cfg.ConfigOpts, api: str) -> tuple[str, str] | None:
     for option, file in zip(("ssl_cert_file", "ssl_key_file"), files, strict=True):
         if not file or not Path(file).is_file():
             raise Invalid(f"Configuration: enabled_ssl_apis = {api} needs [wsgi] {option}, a file that is there.")
-    return files
+    return usable("[wsgi] ssl_cert_file, ssl_key_file", files)
 
 
 def _domain(identifier: str | None, name: str | None) -> dict[str, str] | None:

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from kilonova.errors import Conflict
+from kilonova.service import certificates
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 """ASGI's."""
@@ -41,7 +42,7 @@ async def serve(
     *,
     certificate: tuple[str, str] | None = None,
     grace: int = 5,
-) -> None:
+) -> uvicorn.Config:
     """Return when `listener` is answered. Requests under way at the end get `grace` seconds."""
     certfile, keyfile = certificate or (None, None)
     served = uvicorn.Config(
@@ -59,6 +60,13 @@ async def serve(
         ssl_keyfile=keyfile,
     )
     await serve_as(stack, served, listener)
+    return served
+
+
+def renew(served: uvicorn.Config, certificate: tuple[str, str] | None) -> None:
+    """Connections from now on get this certificate, if there is TLS at all."""
+    if served.ssl is not None:
+        certificates.renew(served.ssl, certificate)
 
 
 async def serve_as(stack: contextlib.AsyncExitStack, served: uvicorn.Config, listener: socket.socket) -> None:

@@ -1,7 +1,8 @@
 """The frame of a role's process: its log, its signals, its end.
 
 SIGTERM: what is under way gets `graceful_shutdown_timeout` seconds, the rest is left to whoever is next; a second one
-ends at once. SIGHUP: the log is opened anew and its level read again, and whatever the role said it can reload.
+ends at once. SIGHUP: the log is opened anew and its level read again, and whatever the role said it can reload (policy,
+certificates); options that changed and take a start are named in the log.
 """
 
 from __future__ import annotations
@@ -118,9 +119,19 @@ def run(role: Role, invocation: Invocation) -> None:
     if count > 1:
         from kilonova.service.workers import run_workers
 
-        run_workers(count, lambda ready: _loop(role, invocation, conf, opened, listeners, ready))
+        run_workers(
+            count,
+            lambda ready: _loop(role, invocation, conf, opened, listeners, ready),
+            reload=lambda: _reopen(opened, invocation.files),
+        )
         return
     _loop(role, invocation, conf, opened, listeners, lambda: notify("READY=1", f"MAINPID={os.getpid()}"))
+
+
+def _reopen(opened: Log, files: Sequence[Path]) -> None:
+    """The parent's log; what is wrong with the files is its workers' to tell."""
+    with contextlib.suppress(KilonovaError):
+        opened.open(config.load(files))
 
 
 def _tell_of(files: Sequence[Path]) -> None:
@@ -164,7 +175,7 @@ async def _main(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     reloads: list[Callable[[cfg.ConfigOpts], None]] = [opened.open]
-    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(invocation.files, reloads))
+    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(role, invocation.files, conf, reloads))
     async with contextlib.AsyncExitStack() as stack:
         health = Health(waived=role.does_without, settings=config.health_settings(conf), phase=STARTING)
         started = Started(parts=Parts(stack, conf, role.program, health), listeners=listeners, reloads=reloads)
@@ -189,17 +200,59 @@ async def _main(
 
 async def _start(role: Role, started: Started) -> None:
     parts = started.parts
-    await observe(parts.stack, parts.conf, role.name, probes=started.probes, health=parts.health)
+    await observe(
+        parts.stack,
+        parts.conf,
+        role.name,
+        probes=started.probes,
+        health=parts.health,
+        reloads=started.reloads,
+    )
     await role.start(started)
 
 
-def _reload(files: Sequence[Path], reloads: Sequence[Callable[[cfg.ConfigOpts], None]]) -> None:
+RELOADED = frozenset(
+    {
+        ("DEFAULT", "debug"),
+        ("DEFAULT", "verbose"),
+        ("DEFAULT", "log_file"),
+        ("DEFAULT", "log_dir"),
+        ("DEFAULT", "cert"),
+        ("DEFAULT", "key"),
+        ("wsgi", "ssl_cert_file"),
+        ("wsgi", "ssl_key_file"),
+        ("prometheus", "ssl_cert_file"),
+        ("prometheus", "ssl_key_file"),
+    }
+)
+"""Options that count from SIGHUP on, by section; all others from the next start."""
+
+
+def _reload(
+    role: Role, files: Sequence[Path], before: cfg.ConfigOpts, reloads: Sequence[Callable[[cfg.ConfigOpts], None]]
+) -> None:
     notify("RELOADING=1")
     try:
         conf = config.load(files)
+        # What would stop a start is found before anything is changed.
+        role.listeners(conf)
+        config.metrics_certificate(conf)
         for each in reloads:
             each(conf)
         log.info("process.reloaded")
+        if late := needing_a_start(before, conf):
+            log.warning("process.options_need_a_start", role=role.name, options=late)
     except KilonovaError as error:
         log.error("process.not_reloaded", reason=error.message)
     notify("READY=1")
+
+
+def needing_a_start(before: cfg.ConfigOpts, after: cfg.ConfigOpts) -> list[str]:
+    """Names of options that the process has otherwise than the file now says; never their values."""
+    changed = []
+    for group, options in config.GROUPS.items():
+        for option in options:
+            old, new = ((conf if group == "DEFAULT" else conf[group])[option.dest] for conf in (before, after))
+            if old != new and (group, option.name) not in RELOADED:
+                changed.append(f"[{group}] {option.name}")
+    return changed

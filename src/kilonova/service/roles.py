@@ -11,7 +11,7 @@ from kilonova import config
 from kilonova.health import Answering
 from kilonova.runtime import Runtime
 from kilonova.service import deployment
-from kilonova.service.http import serve, serve_as
+from kilonova.service.http import renew, serve, serve_as
 from kilonova.service.process import Role, Started
 
 
@@ -76,6 +76,7 @@ async def start_console(started: Started) -> None:
     certificate, key = listening.certificate or (None, None)
     served = server_config(Answering(proxy, parts.health), settings, ssl_certfile=certificate, ssl_keyfile=key)
     await serve_as(started.stack, served, listening.socket)
+    started.reloads.append(lambda conf: renew(served, deployment.console_listener(conf).certificate))
 
 
 async def start_cert(started: Started) -> None:
@@ -191,7 +192,9 @@ async def _serve_compute(started: Started, rt: Runtime) -> None:
     )
     started.reloads.append(lambda _: app.policy.reload())
     listening = started.listeners["osapi_compute"]
-    await serve(started.stack, app, listening.socket, certificate=listening.certificate, grace=max(1, started.grace))
+    grace = max(1, started.grace)
+    served = await serve(started.stack, app, listening.socket, certificate=listening.certificate, grace=grace)
+    started.reloads.append(lambda conf: renew(served, deployment.compute_listener(conf).certificate))
 
 
 async def _serve_metadata(started: Started, rt: Runtime) -> None:
@@ -200,13 +203,14 @@ async def _serve_metadata(started: Started, rt: Runtime) -> None:
     service = MetadataService(rt, config.metadata_settings(started.conf))
     started.stack.push_async_callback(service.close)
     listening = started.listeners["metadata"]
-    await serve(
+    served = await serve(
         started.stack,
         Answering(service, started.parts.health),
         listening.socket,
         certificate=listening.certificate,
         grace=max(1, started.grace),
     )
+    started.reloads.append(lambda conf: renew(served, deployment.metadata_listener(conf).certificate))
 
 
 def _api_listeners(conf: cfg.ConfigOpts) -> dict[str, deployment.Listener]:

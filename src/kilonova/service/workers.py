@@ -25,20 +25,23 @@ Work = Callable[[Callable[[], None]], None]
 """A worker's life; it calls what it is given when it serves."""
 
 
-def run_workers(count: int, work: Work) -> None:
-    """Return when SIGTERM or SIGINT has ended all of them. Called before there is an event loop or a thread.
+def run_workers(count: int, work: Work, reload: Callable[[], None] = lambda: None) -> None:
+    """`reload`: what this process does at SIGHUP beside handing it on.
+
+    Return when SIGTERM or SIGINT has ended all of them. Called before there is an event loop or a thread.
 
     Ends the process when one of them cannot be started.
     """
-    parent = _Parent(count, work)
+    parent = _Parent(count, work, reload)
     parent.run()
     if parent.failed:
         sys.exit(1)
 
 
 class _Parent:
-    def __init__(self, count: int, work: Work) -> None:
+    def __init__(self, count: int, work: Work, reload: Callable[[], None]) -> None:
         self._count = count
+        self._reload = reload
         self._work = work
         self._workers: dict[int, float] = {}
         """When each process was started."""
@@ -122,6 +125,7 @@ class _Parent:
         self._hand_on(signal.SIGTERM)
 
     def _pass_on(self, *_: Any) -> None:
+        self._reload()
         self._hand_on(signal.SIGHUP)
 
     def _hand_on(self, number: int) -> None:
