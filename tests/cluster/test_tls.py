@@ -93,7 +93,7 @@ def reach(url: str, authorities: Path) -> httpx.Response:
 def test_database_and_broker_by_tls(cluster: Cluster) -> None:
     """The roles run, hosts have reported: both ways are there. Neither is without TLS."""
     member = cluster.add("scheduler")
-    parameters = f"connection_parameters = ssl_ca={cluster.mariadb.directory}/ca.pem"
+    parameters = f"connection_parameters = ssl_ca={cluster.server.directory}/ca.pem"
     assert parameters in member.config.read_text()
     member.config.write_text(member.config.read_text().replace(parameters, ""))
     assert "Access denied" in waits(cluster, member, "database.not_reached")
@@ -115,7 +115,7 @@ def test_a_certificate_of_a_stranger_is_named_and_nothing_is_sent_there(
     cluster: Cluster, pki: Path, what: str, event: str
 ) -> None:
     member = cluster.add("scheduler" if what == "database" else "compute")
-    theirs = cluster.mariadb.directory if what == "database" else cluster.broker.directory
+    theirs = cluster.server.directory if what == "database" else cluster.broker.directory
     text = member.config.read_text()
     assert f"{theirs}/ca.pem" in text
     member.config.write_text(text.replace(f"{theirs}/ca.pem", f"{pki}/ca.pem"))
@@ -228,7 +228,7 @@ def test_files_for_the_way_to_database_and_broker_are_looked_at_too(cluster: Clu
     garbage.write_text("nothing")
     text = cluster.text("x", free_port())
     for theirs, said in (
-        (cluster.mariadb.directory, "[database] connection: its files for TLS"),
+        (cluster.server.directory, "[database] connection: its files for TLS"),
         (cluster.broker.directory, "[oslo_messaging_rabbit] ssl_...: its files cannot be used"),
     ):
         assert said in failing(cluster, "scheduler", text.replace(f"{theirs}/ca.pem", str(garbage)))
