@@ -21,8 +21,11 @@ import sqlalchemy.exc
 from kilonova.db import schema
 from kilonova.db.dialect import insert_if_missing
 from kilonova.db.engine import CommitUnknown, Database, Tx, is_deadlock, is_unreachable
+from kilonova.db.restored import restored
 from kilonova.db.tables import instance_types, quota_usages
 from kilonova.db.types import database_seconds
+from kilonova.engine import store
+from kilonova.world import World
 from tests.support.databases import DatabaseServer
 from tests.support.mariadb import MariaDB
 from tests.support.postgresql import PostgreSQL
@@ -203,6 +206,19 @@ async def test_numbers_of_rows_grow_whoever_fails(db: Database) -> None:
         else:
             seen.append(await db.write(lambda tx, number=number: insert(tx, f"f{number}", False)))
     assert seen == sorted(set(seen))
+
+
+async def test_after_a_restore_numbers_go_on_above_a_gap(db: Database) -> None:
+    async def insert(tx: Tx) -> int:
+        return await store.insert(
+            tx, kind="boot", action="create", server_uuid="u", project_id="p", user_id="u", request_id="r",
+            now=World().now(),
+        )  # fmt: skip
+
+    first = await db.write(insert)
+    nexts, under_way = await restored(db)
+    assert (nexts["instance_actions"], under_way) == (first + 1_000_000_000, 1)
+    assert await db.write(insert) == first + 1_000_000_000
 
 
 @pytest.fixture(params=[MariaDB, PostgreSQL])

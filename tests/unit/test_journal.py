@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from kilonova.agent.driver import Secrets
-from kilonova.agent.journal import Journal, Key, State, host_lock
+from kilonova.agent.journal import Journal, Key, Recorded, State, host_lock
 from kilonova.bus.messages import Command, Result
 from kilonova.errors import Conflict, Invalid
 from tests.support.agents import SERVER, make_command, make_spec
@@ -40,6 +40,15 @@ async def test_a_key_is_new_once_then_running_then_done_with_its_result(journal:
     again = await journal.record("h1", command, 4.0)
     assert again.state is State.DONE
     assert again.result == ended(command, data={"power_state": 1})
+
+
+async def test_a_key_of_another_server_is_not_answered_with_what_came_of_that(journal: Journal) -> None:
+    command = make_command()
+    await journal.record("h1", command, 1.0)
+    await journal.finish("h1", ended(command), 2.0)
+    other = msgspec.structs.replace(command, server_uuid="another")
+    assert await journal.record("h1", other, 3.0) == Recorded(State.FOREIGN)
+    assert (await journal.record("h1", command, 4.0)).state is State.DONE
 
 
 async def test_hosts_in_one_file_know_nothing_of_each_other(journal: Journal) -> None:

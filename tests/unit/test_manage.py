@@ -16,6 +16,8 @@ from kilonova.cli import manage, upgrade_status
 from kilonova.db import schema
 from kilonova.db.engine import Database, Tx
 from kilonova.db.tables import instances, operation_steps, operations, shadow_rows, tags
+from kilonova.engine import store
+from kilonova.errors import KilonovaError
 from tests.support.server_rows import values
 
 LONG_AGO = dt.datetime.fromisoformat("2020-01-01T12:00:00")
@@ -71,6 +73,30 @@ class Deployment:
         self._run(work)
         return found[0]
 
+    def operation(self) -> None:
+        async def work(tx: Tx) -> None:
+            await store.insert(
+                tx,
+                kind="boot",
+                action="create",
+                server_uuid="u",
+                project_id="p",
+                user_id="u",
+                request_id="r",
+                now=LATER,
+            )
+
+        self._run(work)
+
+    def newest(self, table: sa.Table) -> int:
+        found = []
+
+        async def work(tx: Tx) -> None:
+            found.append(int((await tx.execute(sa.select(sa.func.max(table.c.id)))).scalar_one()))
+
+        self._run(work)
+        return found[0]
+
     def _run(self, work: object) -> None:
         async def run() -> None:
             db = Database(self.url)
@@ -111,6 +137,29 @@ def test_an_empty_database_has_version_0_and_is_no_upgrade(tmp_path: Path) -> No
     result = made.status("upgrade", "check")
     assert result.exit_code == 2
     assert "| Result: Failure" in result.output
+
+
+def test_after_a_restore_numbers_go_on_far_above_those_that_were_given(deployment: Deployment) -> None:
+    deployment.deleted(None, None)
+    before = (2 + 1_000_000_000, 2 + 1_000_000)
+    result = deployment.manage("db", "restored")
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        f"instance_actions: numbers go on from {before[0]}",
+        f"instances: numbers go on from {before[1]}",
+        "operations that go on from where they stood: 0",
+    ]
+    # Nothing was added since: again is the same.
+    assert deployment.manage("db", "restored").output == result.output
+    assert deployment.newest(operations) == 2
+    deployment.operation()
+    assert deployment.newest(operations) == before[0]
+
+
+def test_what_was_restored_has_to_have_this_releases_schema(tmp_path: Path) -> None:
+    result = Deployment(tmp_path).manage("db", "restored")
+    assert isinstance(result.exception, KilonovaError)
+    assert "first 'db sync'" in str(result.exception)
 
 
 def test_online_data_migrations(deployment: Deployment) -> None:

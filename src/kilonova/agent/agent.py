@@ -235,6 +235,13 @@ class Agent:
             await self._send(command.reply_to, recorded.result)
         elif recorded.state is State.OLD:
             await self._send(command.reply_to, self._failed(command, "Newer work took this one's place.", "superseded"))
+        elif recorded.state is State.FOREIGN:
+            log.error("agent.number_used_twice", host=self.host, key=command.key, server=command.server_uuid)
+            message = (
+                f"Host '{self.host}' knows command {command.key} as another server's: the database was restored from "
+                "a backup without 'nova-manage db restored'."
+            )
+            await self._send(command.reply_to, self._failed(command, message, "host"))
         elif (work := self._works.get(command.key)) is not None:
             work.command = msgspec.structs.replace(work.command, reply_to=command.reply_to)
             if work.secrets is None:

@@ -49,6 +49,8 @@ class State(enum.Enum):
     """Known and ended: `result` is what came of it."""
     OLD = "old"
     """Something newer was seen: refuse."""
+    FOREIGN = "foreign"
+    """Another server's command has this key: its result is not this one's."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -133,9 +135,11 @@ class Journal:
 
         def job(db: sqlite3.Connection) -> Recorded:
             row = db.execute(
-                "SELECT id, reply_to, result FROM command WHERE host = ? AND key = ?", (host, command.key)
+                "SELECT id, reply_to, result, server FROM command WHERE host = ? AND key = ?", (host, command.key)
             ).fetchone()
             if row is not None:
+                if row[3] != command.server_uuid:
+                    return Recorded(State.FOREIGN)
                 if row[2] is not None:
                     return Recorded(State.DONE, msgspec.msgpack.decode(row[2], type=Result))
                 if _newest(db, host, command.server_uuid) > key.rank:

@@ -22,6 +22,7 @@ from kilonova import config
 from kilonova.cli import guarded
 from kilonova.cli.tables import table
 from kilonova.db import archive, hosts, schema
+from kilonova.db import restored as after_backup
 from kilonova.db.engine import Database
 from kilonova.errors import KilonovaError
 from kilonova.service import deployment
@@ -105,6 +106,22 @@ def sync(
 def version() -> None:
     """Print the schema's revision; 0 for an empty database."""
     print(with_database(schema.revision) or "0")
+
+
+@db_app.command("restored")
+def restored() -> None:
+    """After a backup was loaded, before any role starts: have numbers go on above all that hosts may know."""
+    nexts, under_way = with_database(_restored)
+    for name, number in sorted(nexts.items()):
+        print(f"{name}: numbers go on from {number}")
+    print(f"operations that go on from where they stood: {under_way}")
+
+
+async def _restored(db: Database) -> tuple[dict[str, int], int]:
+    found = await schema.revision(db)
+    if found != schema.newest():
+        raise KilonovaError(f"The schema is of revision {found or 'none'}, not {schema.newest()}: first 'db sync'.")
+    return await after_backup.restored(db)
 
 
 @db_app.command("online_data_migrations")

@@ -24,6 +24,8 @@ OFF = (states.POWER_SHUTDOWN, states.POWER_CRASHED)
 UNWANTED = {states.STOPPED: "stop", states.SOFT_DELETED: "soft_delete"}
 """What is done to a guest that runs while its server is in one of these states."""
 
+WITH_GUEST = (states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOPPED)
+
 CHUNK = 500
 INTRODUCTIONS = 25
 """Looks, 0.2 s apart, for the host's own report before its power states are left to the next round."""
@@ -58,9 +60,20 @@ class PowerStates:
                     operation_id = await self._differs(server, report.states[uuid])
                     if operation_id is not None:
                         started.append(operation_id)
+        if report.complete:
+            for server in await self.rt.db.read(functools.partial(_not_named, report=report)):
+                await self._no_guest(server)
         if deleted:
             await self.running_deleted.found(report.host, deleted)
         return started
+
+    async def _no_guest(self, server: Server) -> None:
+        """Told and shown, and nothing else: what became of its disks only an administrator can find out."""
+        if await self._ask(server, server.power_state) != states.POWER_NOSTATE:
+            return
+        log.warning("server has no guest on its host", host=server.host, server=server.uuid)
+        if server.power_state != states.POWER_NOSTATE:
+            await self._differs(server, states.POWER_NOSTATE)
 
     async def _differs(self, server: Server, reported: int) -> int | None:
         power_state = await self._ask(server, reported)
@@ -138,6 +151,19 @@ class PowerStates:
             request_id=f"req-{self.rt.world.uuid()}",
             now=self.rt.world.now(),
         )
+
+
+async def _not_named(tx: Tx, report: PowerReport) -> list[Server]:
+    """Servers that nothing is being done to, which should have a guest on the host and are not in its report."""
+    c = instances.c
+    resting = (c.host == report.host, c.deleted == 0, c.operation_id.is_(None), c.vm_state.in_(WITH_GUEST))
+    found = [row[0] for row in await tx.execute(sa.select(c.uuid).where(*resting))]
+    missing = [uuid for uuid in found if uuid not in report.states]
+    return [
+        server
+        for start in range(0, len(missing), CHUNK)
+        for server in await servers.get_many(tx, missing[start : start + CHUNK])
+    ]
 
 
 def _is_news(server: Server, power_state: int) -> bool:
