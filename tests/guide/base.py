@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from tests.guide.machine import Machine
 from tests.guide.networking import Networking
-from tests.guide.words import PASSWORD, authtoken
+from tests.guide.words import authtoken
+from tests.support.guide import PASSWORD
 
 PACKAGES = (
     "mariadb-server", "rabbitmq-server", "memcached", "keystone", "glance-api", "neutron-server",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.guide.machine import Machine
-from tests.guide.words import PASSWORD, SECRET, authtoken
+from tests.guide.words import account, authtoken
+from tests.support.guide import SECRET
 
 if TYPE_CHECKING:
     from tests.guide.base import Base
@@ -34,15 +35,7 @@ linuxbridge = true
 [database]
 connection = mysql+pymysql://neutron:Password123$@controller01/neutron
 {authtoken("neutron")}
-[nova]
-auth_url = http://controller01:35357
-auth_type = password
-project_domain_id = default
-user_domain_id = default
-region_name = RegionOne
-project_name = service
-username = nova
-password = {PASSWORD.replace("$", "$$")}
+{account("nova", "nova", "region_name = RegionOne")}
 """
 _ML2 = """
 [ml2]

@@ -12,8 +12,7 @@ from tests.guide import chapter
 from tests.guide.deviations import COMMANDS, FIELDS, KEPT_TABLES, MORE, NEW_TABLES, VIRTUALISATION, WORDS
 from tests.guide.marks import guide
 from tests.guide.site import CHECKOUT, Site
-from tests.guide.words import PASSWORD
-from tests.support.guide import COMPUTE, CONTROLLER
+from tests.support.guide import COMPUTE, CONTROLLER, PASSWORD
 
 pytestmark = guide
 

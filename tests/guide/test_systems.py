@@ -10,8 +10,7 @@ import pytest
 from tests.guide.chapter import UNITS
 from tests.guide.marks import guide, whole
 from tests.guide.site import Site
-from tests.guide.words import NEUTRON_OF_COMPUTE, PASSWORD, PROXY_OF_METADATA
-from tests.support.guide import CONTROLLER
+from tests.support.guide import CONTROLLER, NEUTRON_OF_COMPUTE, PASSWORD, PROXY_OF_METADATA
 
 pytestmark = guide
 

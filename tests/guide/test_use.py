@@ -9,8 +9,7 @@ import re
 from tests.guide.chapter import UNITS
 from tests.guide.marks import guide, whole
 from tests.guide.site import BIN, CHECKOUT, Site, tiny_image
-from tests.guide.words import NEUTRON_OF_COMPUTE
-from tests.support.guide import COMPUTE
+from tests.support.guide import COMPUTE, NEUTRON_OF_COMPUTE
 
 pytestmark = [*guide, whole]
 

@@ -1,16 +1,14 @@
-"""What files of several services say."""
+"""What the files of Debian's Identity, Image and Networking say of accounts with Identity."""
 
 from __future__ import annotations
 
-PASSWORD = "Password123$"
-SECRET = "metadata-secret-of-the-guide"
+from tests.support.guide import PASSWORD
 
 
-def authtoken(user: str) -> str:
-    """The section of a service's account."""
+def account(section: str, user: str, more: str = "") -> str:
+    """The section of a file in which a service finds its account. `more`: lines of this section alone."""
     return f"""
-[keystone_authtoken]
-www_authenticate_uri = http://controller01:5000
+[{section}]
 auth_url = http://controller01:35357
 auth_type = password
 project_domain_id = default
@@ -18,21 +16,10 @@ user_domain_id = default
 project_name = service
 username = {user}
 password = {PASSWORD.replace("$", "$$")}
-memcached_servers = 127.0.0.1:11211
-"""
+{more}"""
 
 
-NEUTRON_OF_COMPUTE = f"""
-[neutron]
-url = http://controller01:9696
-auth_url = http://controller01:35357
-auth_plugin = password
-project_domain_id = default
-user_domain_id = default
-region_name = RegionOne
-project_name = service
-username = neutron
-password = {PASSWORD}
-"""
-PROXY_OF_METADATA = f"service_metadata_proxy = True\nmetadata_proxy_shared_secret = {SECRET}\n"
-"""Of the controller's file alone."""
+def authtoken(user: str) -> str:
+    """The account with which a service checks tokens."""
+    more = "www_authenticate_uri = http://controller01:5000\nmemcached_servers = 127.0.0.1:11211\n"
+    return account("keystone_authtoken", user, more)

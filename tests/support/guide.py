@@ -1,6 +1,9 @@
-"""The two nova.conf files of the installation guide, as it prints them."""
+"""What the installation guide writes into nova.conf: two files as it prints them, and its Networking chapter's part."""
 
 from __future__ import annotations
+
+PASSWORD = "Password123$"
+SECRET = "metadata-secret-of-the-guide"
 
 CONTROLLER = """\
 [database]
@@ -102,3 +105,18 @@ verbose = True
 [libvirt]
 virt_type = qemu
 """
+
+NEUTRON_OF_COMPUTE = f"""
+[neutron]
+url = http://controller01:9696
+auth_url = http://controller01:35357
+auth_plugin = password
+project_domain_id = default
+user_domain_id = default
+region_name = RegionOne
+project_name = service
+username = neutron
+password = {PASSWORD}
+"""
+PROXY_OF_METADATA = f"service_metadata_proxy = True\nmetadata_proxy_shared_secret = {SECRET}\n"
+"""Of the controller's file alone."""

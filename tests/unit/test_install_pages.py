@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kilonova.cli.app import app
-from tests.support.guide import COMPUTE, CONTROLLER
+from tests.support.guide import COMPUTE, CONTROLLER, NEUTRON_OF_COMPUTE, PROXY_OF_METADATA, SECRET
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/install"
@@ -49,13 +49,10 @@ def test_the_japanese_page_is_japanese() -> None:
 
 
 def test_the_files_are_those_of_the_guides_run() -> None:
-    words = pytest.importorskip("tests.guide.words")
     controller, networking, compute, emulated = of_kind("ini")
     assert controller == CONTROLLER
     assert f"{compute}\n{emulated}" == COMPUTE
-    assert f"\n{networking}" == words.NEUTRON_OF_COMPUTE + words.PROXY_OF_METADATA.replace(
-        words.SECRET, "METADATA_SECRET"
-    )
+    assert f"\n{networking}" == NEUTRON_OF_COMPUTE + PROXY_OF_METADATA.replace(SECRET, "METADATA_SECRET")
 
 
 @pytest.mark.parametrize("used", [(0,), (0, 1), (2,), (2, 3)], ids=["controller", "with-neutron", "compute", "qemu"])
