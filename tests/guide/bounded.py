@@ -6,6 +6,7 @@ MariaDB, RabbitMQ and libvirt are the machine's own programs, Identity is Keysto
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from kilonova.allinone.services import services_dir
@@ -28,10 +29,9 @@ def missing() -> list[str]:
 
 
 class BoundedBase(Base):
-    def start(self) -> None:
-        self._database()
-        self._broker()
-        self._identity()
+    def parts(self) -> dict[str, Callable[[], None]]:
+        parts = super().parts()
+        return {name: parts[name] for name in ("MariaDB", "RabbitMQ", "Identity")}
 
     def _serve_identity(self) -> None:
         it, programs = self.controller, _keystone() / "bin"
