@@ -2,7 +2,7 @@
 
     python -m tests.guide.browser URL
 
-Exit code 0: the guest showed what was typed, and what it answered.
+Exit code 0: the guest showed what was typed, and what it answered; and nobody else gets in by the same address.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.chromium import Chromium
-from tests.support.console_pages import work_at_the_screen
+from tests.support.console_pages import new_tab, work_at_the_screen
 
 PATIENCE = 240.0
 
@@ -24,6 +24,8 @@ def main(url: str) -> None:
             browser.start()
             browser.open(url)
             work_at_the_screen(browser, PATIENCE)
+            new_tab(browser, url)
+            browser.wait_text("#status", "used already", PATIENCE)
         finally:
             browser.stop()
 

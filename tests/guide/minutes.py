@@ -28,8 +28,8 @@ class Minutes:
         self._steps[part, step] = self._steps.get((part, step), 0.0) + seconds
 
     def add_test(self, node: str, seconds: float) -> None:
-        """`node`: the id of a test of the run."""
-        file, _, name = node.partition("::")
+        """`node`: the id of a test of the run; those of one function count as one step."""
+        file, _, name = node.partition("[")[0].partition("::")
         module = file.rpartition("/")[2].removesuffix(".py")
         self.add(_TITLES.get(module, module), name.removeprefix("test_").replace("_", " "), seconds)
 
