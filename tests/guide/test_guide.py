@@ -116,7 +116,8 @@ def test_nothing_else_differed_from_the_guide(site: Site) -> None:
 
 
 def test_every_service_reports(site: Site) -> None:
-    site.becomes("compute service list --service nova-compute", "State", "up", 180)
+    listed = ". /root/admin-openrc.sh; openstack compute service list"
+    site.controller.until(f"test $({listed} -f value -c State | grep -c up) = 5", 180, listed)
     found = {
         (each["Binary"], each["Host"], each["Zone"], each["Status"], each["State"])
         for each in site.listed("compute service list")

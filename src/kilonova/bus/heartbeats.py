@@ -11,8 +11,13 @@ from kilonova.world import World
 
 
 async def beat(bus: Bus, world: World, heartbeat: Heartbeat, interval: float) -> None:
-    """Send `heartbeat` every `interval` seconds; one that the broker does not take is made good by the next."""
+    """Send `heartbeat` every `interval` seconds; one that the broker does not take is made good by the next.
+
+    At first more often: while no conductor has listened yet nobody keeps what it is sent, and it may start after us.
+    """
+    pause = min(1.0, interval)
     while True:
         with contextlib.suppress(Transient):
             await bus.send("conductor", heartbeat)
-        await world.sleep(interval)
+        await world.sleep(pause)
+        pause = min(2 * pause, interval)
