@@ -51,6 +51,9 @@ KEPT_TABLES = frozenset(name for name, now in _ROWS.items() if f"`{name}`" in no
 """Of the guide's tables those that are still there; of each other one the page says where its data is."""
 NEW_TABLES = frozenset(re.findall(r"^\| `(\w+)` \|", _OTHERS, flags=re.MULTILINE))
 
+INSTALLING = r"apt-get |python3 -m venv |/opt/kilonova/bin/pip |ln -sf /opt/kilonova/|cp deploy/systemd/"
+"""Commands of docs/install that the run replaces as it does the guide's `yum`."""
+
 VIRTUALISATION = "[libvirt]\nvirt_type = qemu\n"
 """The guide has it where its count of processor flags is 0. Here always: machines of namespaces have no /dev/kvm of
 their own, whatever the count is.

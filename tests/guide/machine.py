@@ -64,6 +64,8 @@ class Machine:
         self._spawned: list[subprocess.Popen[bytes]] = []
         self.pid = 0
         """Of its first process, as this machine counts."""
+        self.typed: list[str] = []
+        """What was run on it so far and did as it should."""
 
     def start(self, base: Path, checkout: Path, *, beside: int) -> None:
         """Over the root file system `base`, which the process `beside` sees; the checkout stands where it does here."""
@@ -117,6 +119,7 @@ class Machine:
             stdin=None if stdin is not None else subprocess.DEVNULL,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{self.name}# {script}\n{done.stdout}"
+        self.typed.append(script)
         return done.stdout
 
     def converse(self, script: str, answers: list[tuple[str, str]], *, timeout: float = 120) -> str:
@@ -142,6 +145,7 @@ class Machine:
             assert time.monotonic() < end, said
         os.close(ours)
         assert talking.wait(timeout=30) == 0, said
+        self.typed.append(script)
         return said.replace("\r", "")
 
     def spawn(self, script: str, log: str, *, user: str | None = None) -> None:

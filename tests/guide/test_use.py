@@ -7,6 +7,7 @@ import json
 import re
 
 from tests.guide.chapter import UNITS
+from tests.guide.deviations import INSTALLING
 from tests.guide.marks import guide, whole
 from tests.guide.site import BIN, CHECKOUT, Site, tiny_image
 from tests.support.guide import COMPUTE, NEUTRON_OF_COMPUTE, PASSWORD
@@ -16,7 +17,7 @@ pytestmark = [*guide, whole]
 _SSH = "ssh -i /root/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@"
 _KEPT = 512
 """MiB for the host itself, which count as used: the default of `reserved_host_memory_mb`."""
-_BOOT = "server create --flavor m1.nano --image tiny --key-name mykey --security-group guests --wait"
+_BOOT = "server create --flavor m1.tiny --image tiny --key-name mykey --security-group guests"
 
 
 def test_networks_security_group_key_image_and_flavor(site: Site) -> None:
@@ -41,11 +42,11 @@ def test_networks_security_group_key_image_and_flavor(site: Site) -> None:
     site.openstack(
         "image create --disk-format qcow2 --container-format bare --public --file /root/tiny.qcow2 tiny", timeout=300
     )
-    site.openstack("flavor create --vcpus 1 --ram 128 --disk 1 m1.nano")
+    site.openstack("flavor create --vcpus 1 --ram 512 --disk 1 m1.tiny")
 
 
 def test_a_server_on_the_provider_network_is_let_in_to_by_its_security_group(site: Site) -> None:
-    site.openstack(f"{_BOOT} --nic net-id=public public-instance", timeout=600)
+    site.openstack(f"{_BOOT} --network public --wait public-instance", timeout=600)
     address = _address(site, "public-instance", "public", r"203\.0\.113\.\d+")
     site.ready("public-instance", address)
     said = site.user.run(f"ping -c 3 -W 2 {address}", check=False)
@@ -60,7 +61,7 @@ def test_a_server_on_the_provider_network_is_let_in_to_by_its_security_group(sit
 
 
 def test_a_server_on_the_self_service_network(site: Site) -> None:
-    site.openstack(f"{_BOOT} --nic net-id=private private-instance", timeout=600)
+    site.openstack(f"{_BOOT} --network private --wait private-instance", timeout=600)
     shown = site.shown("server show private-instance")
     assert (shown["status"], shown["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", "compute01")
     address = _address(site, "private-instance", "private", r"172\.16\.1\.\d+")
@@ -115,7 +116,7 @@ def test_a_second_compute_node_joins(site: Site) -> None:
 
 def test_servers_on_both_nodes_reach_each_other(site: Site) -> None:
     site.openstack("compute service set --disable --disable-reason full compute01 nova-compute")
-    site.openstack(f"{_BOOT} --nic net-id=private second-instance", timeout=600)
+    site.openstack(f"{_BOOT} --network private --wait second-instance", timeout=600)
     site.openstack("compute service set --enable compute01 nova-compute")
     assert site.shown("server show second-instance")["OS-EXT-SRV-ATTR:host"] == "compute02"
     address = _address(site, "second-instance", "private", r"172\.16\.1\.\d+")
@@ -130,7 +131,7 @@ def test_the_second_compute_node_leaves(site: Site) -> None:
     assert site.second.run("virsh -q list --all").strip() == ""
     site.openstack("compute service set --disable compute02 nova-compute")
     site.second.run("systemctl stop openstack-nova-compute.service", timeout=120)
-    (service,) = site.listed("compute service list --host compute02")
+    (service,) = site.listed("compute service list --service nova-compute --host compute02")
     site.openstack(f"compute service delete {service['ID']}")
     (agent,) = site.listed("network agent list --host compute02")
     site.second.run("pkill -f neutron-linuxbridge-agent")
@@ -154,7 +155,7 @@ def test_everything_is_deleted_and_nothing_is_left(site: Site) -> None:
     for words in (
         f"floating ip delete {floating['ID']}", "router remove subnet router private", "router delete router",
         "network delete private public", "security group delete guests", "image delete tiny", "keypair delete mykey",
-        "flavor delete m1.nano",
+        "flavor delete m1.tiny",
     ):  # fmt: skip
         site.openstack(words)
     assert site.listed("port list") == []
@@ -175,6 +176,19 @@ def test_services_stop_in_order_and_no_log_has_a_secret(site: Site) -> None:
     assert site.controller.run(f"systemctl is-active {units}", check=False).split() == ["inactive"] * len(UNITS)
     for machine in (site.controller, site.compute):
         assert machine.run("grep -rlF 'Password123$' /var/log/nova /var/log/openstack-nova-*", check=False) == ""
+
+
+def test_the_installation_page_has_no_command_that_was_not_typed(site: Site) -> None:
+    """But for what installs packages; and a test of the page's compares its configuration files with the run's."""
+    page = (CHECKOUT / "docs/install/en.md").read_text()
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)).splitlines()
+    typed = "\n".join(script for machine in site.lan.machines for script in machine.typed)
+    missing = []
+    for line in lines:
+        words = (r"\S+" if re.fullmatch("[A-Z]+", word) else re.escape(word) for word in line.split())
+        if not re.search(".*".join(words), typed):
+            missing.append(line)
+    assert [line for line in missing if not re.match(INSTALLING, line)] == []
 
 
 def _address(site: Site, server: str, network: str, pattern: str) -> str:
