@@ -23,6 +23,7 @@ from kilonova.errors import Invalid
 from kilonova.health import HealthSettings
 from kilonova.metadata.settings import DYNAMIC, STATIC, MetadataSettings
 from kilonova.metrics import MetricsSettings
+from kilonova.numa import read_cpus
 from kilonova.pci import read_aliases
 from kilonova.service import certificates, foreign
 from kilonova.service.options import GROUPS as DEPLOYMENT
@@ -53,6 +54,7 @@ _DEFAULT: list[cfg.Opt] = [
     cfg.FloatOpt("initial_ram_allocation_ratio", default=1.5, min=0.0, help="The same for hosts that are new"),
     cfg.FloatOpt("initial_disk_allocation_ratio", default=1.0, min=0.0, help="The same for hosts that are new"),
     cfg.IntOpt("reserved_host_cpus", default=0, min=0, help="CPUs kept for the host"),
+    cfg.MultiStrOpt("reserved_huge_pages", default=[], help="Kept for the host, as node:0,size:2048,count:64"),
     cfg.IntOpt("reserved_host_memory_mb", default=512, min=0, help="Memory kept for the host, MiB"),
     cfg.IntOpt("reserved_host_disk_mb", default=0, min=0, help="Disk kept for the host, MiB"),
     cfg.BoolOpt("resume_guests_state_on_host_boot", default=False, help="Start again what ran when the host went down"),
@@ -99,6 +101,8 @@ _COMPUTE: list[cfg.Opt] = [
         default="/etc/nova/provider_config/",
         help="Files (*.yaml) with resource classes and traits that this host has",
     ),
+    cfg.StrOpt("cpu_shared_set", help="CPUs that guests share, e.g. 0-3,^2; all without cpu_dedicated_set, else none"),
+    cfg.StrOpt("cpu_dedicated_set", help="CPUs that guests may have for themselves (hw:cpu_policy=dedicated)"),
 ]
 _PCI: list[cfg.Opt] = [
     cfg.MultiStrOpt("alias", default=[], help="JSON: name, vendor_id, product_id, device_type of what flavors ask for"),
@@ -430,6 +434,18 @@ def compute_settings(
         ),
         quota=QuotaDefaults(**{name: conf.quota[name] for name in QuotaDefaults.__dataclass_fields__}),
     )
+
+
+def cpu_sets(conf: cfg.ConfigOpts) -> tuple[frozenset[int] | None, frozenset[int] | None]:
+    """CPUs that guests share, and those that they may have for themselves; None: not said. Raises Invalid."""
+    sets = {"cpu_shared_set": conf.compute.cpu_shared_set, "cpu_dedicated_set": conf.compute.cpu_dedicated_set}
+    found = []
+    for name, text in sets.items():
+        try:
+            found.append(read_cpus(text) if text else None)
+        except ValueError as error:
+            raise Invalid(f"Configuration: [compute] {name} = {text}: {error}.") from error
+    return found[0], found[1]
 
 
 def metrics_settings(conf: cfg.ConfigOpts) -> MetricsSettings:

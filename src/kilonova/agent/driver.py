@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from kilonova.nic import Nic
+from kilonova.numa import PCPU, Cell, Placed
 from kilonova.pci import PciDevice
 
 Progress = Callable[[str, int], Awaitable[None]]
@@ -102,6 +103,8 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """In the order in which the guest sees them."""
     pci_devices: tuple[str, ...] = ()
     """Addresses of the host's devices that are the guest's."""
+    numa: tuple[Placed, ...] = ()
+    """Where its cells lie; none: it has none of its own."""
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +151,12 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
         return int((self.total - self.reserved) * self.allocation_ratio)
 
 
+def dedicated(cells: Sequence[Cell]) -> dict[str, Resource]:
+    """The CPUs that servers may have for themselves, as a host reports them."""
+    count = sum(len(cell.dedicated) for cell in cells)
+    return {PCPU: Resource(total=count)} if count else {}
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """What the host has in all, before ratios and reservations. Memory in MiB, disk in GiB."""
 
@@ -166,6 +175,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Other resource classes, e.g. CUSTOM_GPU."""
     pci_devices: tuple[PciDevice, ...] = ()
     """Those that the host gives away."""
+    cells: tuple[Cell, ...] = ()
     metrics: dict[str, float] = {}
     """What monitors measured, by name."""
     host_ip: str = "127.0.0.1"

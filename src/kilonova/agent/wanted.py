@@ -72,7 +72,6 @@ def read_wanted(vcpus: int, extra_specs: Mapping[str, str], properties: Mapping[
         hide_hypervisor=asked.flag("hide_hypervisor_id", False),
     )
     # settings of which one value is what every guest gets anyway
-    asked.only("cpu_policy", "shared")
     asked.only("firmware_type", "bios")
     asked.only("rng_model", "virtio")
     asked.only("scsi_model", "virtio-scsi")
@@ -81,13 +80,16 @@ def read_wanted(vcpus: int, extra_specs: Mapping[str, str], properties: Mapping[
     asked.only("mem_encryption", *_FALSE)
     asked.only("vif_multiqueue_enabled", *_FALSE)
     asked.only("emulator_threads_policy", "share")
-    asked.only("numa_nodes", "1")
     asked.only("secure_boot", "disabled", "optional")
     asked.only("require_quiesce", *_FALSE)
     asked.only("vm_mode", "hvm")
     asked.only("pci_numa_affinity_policy", "legacy", "preferred")
     # claimed by the conductor
     asked.text("pci_passthrough:alias")
+    for name in ("cpu_policy", "cpu_thread_policy", "numa_nodes", "mem_page_size"):
+        asked.text(name)
+    asked.texts("numa_cpus.")
+    asked.texts("numa_mem.")
     # these ask nothing of a guest that is not being rescued
     asked.text("rescue_bus")
     asked.text("rescue_device")
@@ -111,6 +113,9 @@ class _Asked:
         self._read.add(name)
         found = self._settings.get(name)
         return found[1] if found else None
+
+    def texts(self, prefix: str) -> None:
+        self._read.update(name for name in self._settings if name.startswith(prefix))
 
     def one_of(self, name: str, accepted: tuple[str, ...]) -> str | None:
         value = self.text(name)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 import structlog
 
 from kilonova.compute.needs import Needs, claimed_by
-from kilonova.db import pci_devices, server_groups, servers
+from kilonova.db import numa_cells, pci_devices, server_groups, servers
 from kilonova.db.dialect import insert_if_missing
 from kilonova.db.engine import Tx
 from kilonova.db.server_groups import ServerGroup
@@ -28,6 +28,7 @@ from kilonova.db.tables import compute_nodes as nodes
 from kilonova.db.tables import instance_group_hosts as places
 from kilonova.db.tables import instances, node_resources
 from kilonova.db.types import database_seconds
+from kilonova.numa import Placed
 from kilonova.scheduler.request import AFFINITY, ANTI_AFFINITY
 
 log = structlog.get_logger()
@@ -95,6 +96,13 @@ async def claim(tx: Tx, needs: Needs, node_id: int, generation: int = 0) -> bool
     return True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a claim turned out to be. `numa`: where the server's cells lie, if it asked for any."""
+
+    numa: tuple[Placed, ...] = ()
+
+
 async def take(
     tx: Tx,
     needs: Needs,
@@ -103,22 +111,24 @@ async def take(
     host: str,
     generation: int = 0,
     server_uuid: str = "",
-) -> bool:
-    """Claim a place in the group and the node's resources; False, and nothing taken, when either is not there.
+) -> Taken | None:
+    """Claim a place in the group and the node's resources; None, and nothing taken, when either is not there.
 
     `generation`: see `claim`. `server_uuid`: who gets the PCI devices.
     """
     if group is not None and not await join(tx, group, host):
-        return False
+        return None
     if await claim(tx, needs, node_id, generation):
-        if await pci_devices.assign(tx, node_id, needs.devices, server_uuid):
-            return True
-        await pci_devices.release(tx, server_uuid)
+        placed = await numa_cells.place(tx, needs.numa, node_id) if needs.numa is not None else ()
+        if not isinstance(placed, str) and await pci_devices.assign(tx, node_id, needs.devices, server_uuid):
+            return Taken(numa=placed)
+        if needs.devices:
+            await pci_devices.release(tx, server_uuid)
         await _give_back(tx, sa.select(nodes.c.id).where(nodes.c.id == node_id), needs.resources)
         await _release_node(tx, needs, nodes.c.id == node_id)
     if group is not None:
         await leave(tx, group, host)
-    return False
+    return None
 
 
 async def moved(tx: Tx, node_id: int, generation: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kilonova.db.servers import Server
 from kilonova.errors import Invalid
+from kilonova.numa import PCPU, Asked, read_asked
 from kilonova.pci import ALIAS_SPEC, PREFIX, read_request
 
 _RESOURCES = re.compile(r"resources([a-zA-Z0-9_-]*):(\w+)")
@@ -27,6 +28,8 @@ class Needs:
     resources: dict[str, int] = field(default_factory=dict)
     devices: dict[str, int] = field(default_factory=dict)
     """Of the resources those that are PCI devices, of which the server has certain ones."""
+    numa: Asked | None = None
+    """Cells, CPUs of its own and pages; such CPUs are among the resources, and not among `vcpus`."""
     required_traits: frozenset[str] = frozenset()
     forbidden_traits: frozenset[str] = frozenset()
 
@@ -85,8 +88,14 @@ def read_needs(
         raise Invalid("The flavor extra spec group_policy=isolate cannot be honoured; accepted here: none.")
     if both := required & forbidden:
         raise Invalid(f"The trait {min(both)} is both required and forbidden by the flavor and the image.")
+    numa = read_asked(vcpus, memory_mb, extra_specs, properties)
+    if numa is not None and numa.dedicated:
+        if any(_RESOURCES.fullmatch(key) and key.endswith(":VCPU") for key in extra_specs):
+            raise Invalid("The flavor extra specs hw:cpu_policy=dedicated and resources:VCPU exclude each other.")
+        amounts["vcpus"], resources[PCPU] = 0, vcpus
     return Needs(
         **amounts,
+        numa=numa,
         resources={kind: amount for kind, amount in sorted((resources | devices).items()) if amount},
         devices=devices,
         required_traits=frozenset(required),

@@ -136,6 +136,7 @@ async def request_for(
         memory_mb=needs.memory_mb,
         disk_gb=needs.disk_gb,
         resources=needs.resources,
+        numa=needs.numa,
         required_traits=tuple(sorted(needs.required_traits)),
         forbidden_traits=tuple(sorted(needs.forbidden_traits)),
         availability_zone=s.availability_zone,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 import structlog
 
@@ -27,7 +28,7 @@ DRIFT = "allocations of a host were not the sum of its servers"
 _FIGURES = (
     "hypervisor_type", "hypervisor_version", "vcpus", "memory_mb", "local_gb", "cpu_allocation_ratio",
     "ram_allocation_ratio", "disk_allocation_ratio", "vcpus_max", "memory_mb_max", "local_gb_max",
-    "disk_available_least", "cpu_info", "traits", "supported_instances", "metrics", "host_ip", "uptime",
+    "disk_available_least", "cpu_info", "traits", "supported_instances", "metrics", "numa_cells", "host_ip", "uptime",
 )  # fmt: skip
 _SUMS = ("running_vms", "vcpus_used", "memory_mb_used", "local_gb_used")
 _c = compute_nodes.c
@@ -127,6 +128,7 @@ def _values(inventory: Inventory, allocation: Allocation, ratios: tuple[float, f
         "traits": list(inventory.traits),
         "supported_instances": [list(kind) for kind in inventory.supported],
         "metrics": inventory.metrics or None,
+        "numa_cells": msgspec.to_builtins(inventory.cells) or None,
         "host_ip": inventory.host_ip,
         "uptime": inventory.uptime,
     }

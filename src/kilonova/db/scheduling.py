@@ -17,7 +17,7 @@ _COLUMNS = (
     _n.memory_mb, _n.local_gb, _n.vcpus_max, _n.memory_mb_max, _n.local_gb_max, _n.vcpus_used, _n.memory_mb_used,
     _n.local_gb_used, _n.running_vms, _n.failed_builds, _n.cpu_allocation_ratio, _n.ram_allocation_ratio,
     _n.disk_allocation_ratio, _n.disk_available_least, _n.cpu_info, _n.traits, _n.supported_instances, _n.metrics,
-    _n.host_ip, _n.changed,
+    _n.numa_cells, _n.host_ip, _n.changed,
 )  # fmt: skip
 SELECT = sa.select(
     *_COLUMNS,
@@ -55,6 +55,7 @@ def _node(row: Any) -> Node:
         traits=frozenset(row.traits),
         supported=tuple((kind[0], kind[1], kind[2]) for kind in row.supported_instances or ()),
         metrics=row.metrics or {},
+        numa_cells=row.numa_cells or (),
         host_ip=row.host_ip or "",
         resources={} if row.resource_class is None else {row.resource_class: (row.resource_max, row.resource_used)},
     )

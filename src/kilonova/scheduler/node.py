@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class Node:
     supported: tuple[tuple[str, str, str], ...] = ()
     traits: frozenset[str] = frozenset()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    numa_cells: Sequence[Any] = ()
+    """As `numa.read_cells` takes them; what servers have of them is for the claim to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ NUMBERS = (
 _LASTING = operator.attrgetter(
     "host", "node", "service_id", "uuid", "hypervisor_type", "hypervisor_version", "vcpus", "memory_mb", "local_gb",
     "vcpus_ratio", "memory_ratio", "disk_ratio", "host_ip", "cpu_info", "supported", "traits", "metrics",
+    "numa_cells",
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ FILTERS: dict[str, type[Filter]] = {
         basic.AvailabilityZoneFilter,
         hardware.ComputeCapabilitiesFilter,
         hardware.ImagePropertiesFilter,
+        hardware.NUMATopologyFilter,
         aggregates.AggregateInstanceExtraSpecsFilter,
         aggregates.AggregateImagePropertiesIsolation,
         aggregates.AggregateMultiTenancyIsolation,
@@ -48,6 +49,7 @@ FILTERS: dict[str, type[Filter]] = {
 }
 ALWAYS: tuple[type[Filter], ...] = (
     *basic.ALWAYS,
+    hardware.NUMATopologyFilter,
     wishes.ServerGroupAntiAffinityFilter,
     wishes.ServerGroupAffinityFilter,
     aggregates.TenantAggregates,
@@ -55,10 +57,9 @@ ALWAYS: tuple[type[Filter], ...] = (
 )
 """In force whether they are enabled or not: claims check most of it again."""
 ALWAYS_CHECKED = frozenset(
-    ("AllHostsFilter", "RetryFilter", "CoreFilter", "RamFilter", "DiskFilter", "NUMATopologyFilter",
-     "PciPassthroughFilter")
+    ("AllHostsFilter", "RetryFilter", "CoreFilter", "RamFilter", "DiskFilter", "PciPassthroughFilter")
 )  # fmt: skip
-"""May be enabled: what they check is always checked, NUMA topologies by refusing them."""
+"""May be enabled: what they check is always checked."""
 
 WEIGHERS: dict[str, type[Weigher]] = {
     one.name: one

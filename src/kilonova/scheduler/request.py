@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from kilonova.numa import Asked
+
 AFFINITY, ANTI_AFFINITY = "affinity", "anti-affinity"
 SOFT_AFFINITY, SOFT_ANTI_AFFINITY = "soft-affinity", "soft-anti-affinity"
 
@@ -25,6 +27,8 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     disk_gb: int
     resources: dict[str, int] = {}
     """Amounts of other resource classes, e.g. CUSTOM_GPU."""
+    numa: Asked | None = None
+    """NUMA cells, CPUs of its own and pages."""
     required_traits: tuple[str, ...] = ()
     forbidden_traits: tuple[str, ...] = ()
     availability_zone: str | None = None

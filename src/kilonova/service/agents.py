@@ -15,10 +15,12 @@ from kilonova.agent.driver import Driver, ImageSource
 from kilonova.agent.journal import Journal, host_lock
 from kilonova.agent.provider_config import read_provider_config
 from kilonova.agent.report import Pulse, Ticker
+from kilonova.agent.sim.cells import even_cells
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimState
 from kilonova.bus import Bus
 from kilonova.errors import Invalid
+from kilonova.numa import divided, read_reserved
 from kilonova.pci import chosen, read_device, read_device_specs
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
@@ -97,8 +99,16 @@ async def make_drivers(
     if count > 1 and conf.host_identity == "required":
         raise Invalid("Configuration: host_identity = required: one process has one host: [sim] hosts = 1.")
     names = [settings.host] if count == 1 else [f"{settings.host}-{number:03d}" for number in range(1, count + 1)]
+    cells = even_cells(
+        conf.sim.numa_cells,
+        conf.sim.vcpus,
+        conf.sim.memory_mb,
+        threads=conf.sim.threads,
+        pages=conf.sim.huge_pages,
+    )
     options = SimOptions(
         vcpus=conf.sim.vcpus,
+        cells=divided(cells, *config.cpu_sets(conf)),
         memory_mb=conf.sim.memory_mb,
         local_gb=conf.sim.local_gb,
         durations={verb: float(seconds) for verb, seconds in conf.sim.durations.items()},
@@ -125,6 +135,7 @@ def libvirt_driver(conf: cfg.ConfigOpts, settings: ComputeSettings, machine: Mac
     from kilonova.agent.libvirt.driver import LibvirtDriver
     from kilonova.agent.libvirt.options import LibvirtOptions
 
+    shared, dedicated = config.cpu_sets(conf)
     machine_types = dict(entry.split("=", 1) for entry in conf.libvirt.hw_machine_type)
     return LibvirtDriver(
         LibvirtOptions(
@@ -144,6 +155,9 @@ def libvirt_driver(conf: cfg.ConfigOpts, settings: ComputeSettings, machine: Mac
             tb_cache_mib=conf.libvirt.tb_cache_size,
             mem_stats_period=conf.libvirt.mem_stats_period_seconds,
             num_pcie_ports=conf.libvirt.num_pcie_ports,
+            cpu_shared_set=shared,
+            cpu_dedicated_set=dedicated,
+            reserved_huge_pages=read_reserved(conf.reserved_huge_pages),
             pci_specs=read_device_specs(conf.pci.device_spec),
             force_raw_images=conf.force_raw_images,
             reserved_host_disk_mb=conf.reserved_host_disk_mb,

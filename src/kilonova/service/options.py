@@ -146,6 +146,9 @@ SIM: list[cfg.Opt] = [
     cfg.IntOpt("local_gb", default=4_000, min=1, help="Disk of each, GiB"),
     cfg.DictOpt("durations", default={}, help="Seconds by verb, e.g. running:0.5,disks:0.2"),
     cfg.BoolOpt("download_images", default=True, help="Read images from Image, as hosts do"),
+    cfg.IntOpt("numa_cells", default=1, min=1, help="NUMA cells of each, with equal parts of its CPUs and memory"),
+    cfg.IntOpt("threads", default=1, min=1, help="Threads of each core"),
+    cfg.ListOpt("huge_pages", default=[], help="SIZE:COUNT in each cell, e.g. 2048:512,1GB:4"),
     cfg.ListOpt("pci_devices", default=[], help="ADDRESS=VENDOR:PRODUCT or ...:TYPE of each; see [pci] device_spec"),
 ]
 

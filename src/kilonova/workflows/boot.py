@@ -68,7 +68,10 @@ async def claim_host(tx: Tx, run: Run[Env], result: Data) -> None:
     group = await claims.lock_group(tx, server)
     for candidate in run.scratch["candidates"]:
         generation = candidate.aggregates_generation
-        if await claims.take(tx, needs, candidate.node_id, group, candidate.host, generation, server.uuid):
+        taken = await claims.take(tx, needs, candidate.node_id, group, candidate.host, generation, server.uuid)
+        if taken is not None:
+            if taken.numa:
+                held["numa"] = msgspec.to_builtins(taken.numa)
             if needs.devices:
                 held["pci_devices"] = await pci_devices.of_server(tx, server.uuid)
             run.host = candidate.host

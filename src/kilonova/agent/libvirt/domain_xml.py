@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from kilonova.agent.driver import ServerSpec
+from kilonova.agent.libvirt.cells import guest_cells, tuning
 from kilonova.agent.libvirt.hardware import Cpu
 from kilonova.agent.libvirt.mark import Mark
 from kilonova.agent.libvirt.options import LibvirtOptions
@@ -81,11 +82,13 @@ def _domain(
     if title:
         _text(domain, "title", title)
     _text(domain, "memory", str(spec.memory_mb), unit="MiB")
-    _text(domain, "vcpu", str(spec.vcpus))
+    domain.extend(tuning(spec, options.shared_cpus))
     _system_information(domain, spec)
     _boot(domain, platform, wanted)
     _features(domain, options, platform, wanted)
-    _cpu(domain, platform, wanted)
+    cpu = _cpu(domain, platform, wanted)
+    if spec.numa:
+        cpu.append(guest_cells(spec))
     clock = ET.SubElement(domain, "clock", offset="utc")
     if platform.virt_type == "kvm":
         ET.SubElement(clock, "timer", name="pit", tickpolicy="delay")
@@ -146,7 +149,7 @@ def _features(domain: ET.Element, options: LibvirtOptions, platform: Platform, w
         _text(ET.SubElement(features, "tcg"), "tb-cache", str(options.tb_cache_mib), unit="MiB")
 
 
-def _cpu(domain: ET.Element, platform: Platform, wanted: Wanted) -> None:
+def _cpu(domain: ET.Element, platform: Platform, wanted: Wanted) -> ET.Element:
     cpu = ET.SubElement(domain, "cpu")
     if platform.cpu.mode != "none":
         cpu.set("mode", platform.cpu.mode)
@@ -157,6 +160,7 @@ def _cpu(domain: ET.Element, platform: Platform, wanted: Wanted) -> None:
         _text(cpu, "model", platform.cpu.model, fallback="forbid")
     shape = wanted.topology
     ET.SubElement(cpu, "topology", sockets=str(shape.sockets), cores=str(shape.cores), threads=str(shape.threads))
+    return cpu
 
 
 def cdrom_bus(platform: Platform, wanted: Wanted) -> str:

@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kilonova.agent.driver import Inventory
+from kilonova.agent.driver import Inventory, dedicated
 from kilonova.agent.libvirt import pci
+from kilonova.agent.libvirt.cells import cells
 from kilonova.agent.libvirt.disks import GIB, MIB, Disks
 from kilonova.agent.libvirt.hardware import Hardware
 from kilonova.agent.libvirt.options import LibvirtOptions
+from kilonova.numa import divided
 from kilonova.pci import chosen
 
 # os-traits' name of a CPU feature where it is not simply its name in capitals
@@ -58,17 +60,22 @@ def inventory(handle: Any, options: LibvirtOptions, hardware: Hardware, disks: D
     """Everything the host has, before ratios and reservations."""
     status = os.statvfs(options.state_path)
     free = status.f_bavail * status.f_frsize
+    memory_mb = total_memory() // MIB
+    found = cells(handle.getCapabilities(), options.reserved_huge_pages, memory_mb, handle.getCPUMap()[0])
+    mine = divided(found, options.cpu_shared_set, options.cpu_dedicated_set)
     return Inventory(
         hypervisor_type=handle.getType(),
         hypervisor_version=handle.getVersion(),
         hypervisor_hostname=options.host_name,
-        vcpus=handle.getCPUMap()[0],
-        memory_mb=total_memory() // MIB,
+        vcpus=sum(len(cell.cpus) for cell in mine),
+        memory_mb=memory_mb,
         local_gb=status.f_blocks * status.f_frsize // GIB,
         cpu_info=hardware.cpu_info,
         supported=tuple((hardware.arch, kind, "hvm") for kind in hardware.kinds),
         traits=tuple(sorted((*_COMPUTE, *_cpu_traits(hardware.features)))),
         host_ip=options.host_ip,
+        cells=mine,
+        resources=dedicated(mine),
         pci_devices=chosen(pci.devices(handle), options.pci_specs) if options.pci_specs else (),
         uptime=uptime(),
         disk_available_least=(free - disks.promised_bytes()) // GIB,

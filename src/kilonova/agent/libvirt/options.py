@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from kilonova.metadata.settings import MetadataSettings
+from kilonova.numa import write_cpus
 from kilonova.pci import DeviceSpec
 
 VirtType = Literal["auto", "kvm", "qemu"]
@@ -49,6 +51,11 @@ class LibvirtOptions:
     """`[libvirt] mem_stats_period_seconds`"""
     num_pcie_ports: int = 8
     """Slots for hot-plug on machine type q35."""
+    cpu_shared_set: frozenset[int] | None = None
+    cpu_dedicated_set: frozenset[int] | None = None
+    """`[compute]`, both: which of the host's CPUs guests share, and which they may have for themselves."""
+    reserved_huge_pages: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """By (NUMA cell, KiB) how many pages are the host's own."""
     pci_specs: tuple[DeviceSpec, ...] = ()
     """`[pci] device_spec`"""
     force_raw_images: bool = True
@@ -70,3 +77,8 @@ class LibvirtOptions:
     """Short calls to libvirt at once: as many as libvirtd answers on one connection (max_client_requests)."""
     slow_threads: int = 5
     """Calls at once that start, stop, save or restore a guest."""
+
+    @property
+    def shared_cpus(self) -> str | None:
+        """As libvirt takes them; None: all of the host's."""
+        return write_cpus(self.cpu_shared_set) if self.cpu_shared_set else None

@@ -23,7 +23,9 @@ from kilonova.agent.driver import (
     Resource,
     Secrets,
     ServerSpec,
+    dedicated,
 )
+from kilonova.agent.sim.cells import even_cells
 from kilonova.agent.sim.counters import counted
 from kilonova.agent.sim.download import Download
 from kilonova.agent.sim.screen import line, screen
@@ -31,6 +33,7 @@ from kilonova.agent.sim.script import NOTHING, Script, Wishes, wishes
 from kilonova.agent.sim.state import CachedImage, SimGuest, SimHost, SimState
 from kilonova.agent.tunnel import Tunnel
 from kilonova.errors import Conflict, HostFailure, Invalid
+from kilonova.numa import Cell
 from kilonova.pci import PciDevice
 from kilonova.world import World
 
@@ -55,6 +58,8 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, Resource] = {}
     metrics: dict[str, float] = {}
     pci_devices: tuple[PciDevice, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    """Instead of the one that all is in otherwise; their shared CPUs are counted, not `vcpus`."""
     durations: dict[str, float] = {}
     time_scale: float = 1.0
     download_images: bool = False
@@ -96,13 +101,14 @@ class SimDriver:
             hypervisor_type="sim",
             hypervisor_version=1_000_000,
             hypervisor_hostname=self.host,
-            vcpus=options.vcpus,
+            vcpus=sum(len(cell.cpus) for cell in options.cells) or options.vcpus,
             memory_mb=options.memory_mb,
             local_gb=options.local_gb,
             cpu_info={"arch": "x86_64", "model": options.cpu_model, "features": []},
             traits=options.traits,
             supported=options.supported,
-            resources=options.resources,
+            resources=options.resources | dedicated(options.cells),
+            cells=options.cells or even_cells(1, options.vcpus, options.memory_mb),
             pci_devices=options.pci_devices,
             metrics=options.metrics,
             host_ip=options.host_ip,

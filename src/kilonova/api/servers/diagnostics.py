@@ -9,6 +9,7 @@ from kilonova.api import versions
 from kilonova.api.requests import Request
 from kilonova.api.servers.lookup import find
 from kilonova.compute.servers.diagnostics import diagnostics
+from kilonova.numa import Placed, read_placed
 
 _PLAIN = (
     "state", "driver", "hypervisor", "hypervisor_os", "uptime", "config_drive", "num_cpus", "num_nics", "num_disks",
@@ -40,6 +41,18 @@ async def show(request: Request) -> dict[str, Any]:
 
 
 async def show_topology(request: Request) -> dict[str, Any]:
-    """No guest is given NUMA nodes of its own: a flavor or an image that asks for more than the one is refused."""
-    await find(request, "compute:server:topology:index")
-    return {"nodes": [], "pagesize_kb": None}
+    """A server's cells; which of its host's they lie in is for those to know whom policy lets."""
+    server = await find(request, "compute:server:topology:index")
+    placed = read_placed((server.claim or {}).get("numa"))
+    of_host = request.allowed("compute:server:topology:host:index", {"project_id": server.project_id})
+    nodes = [_cell(one, of_host=of_host) for one in placed]
+    pages = {one.page_kib for one in placed if one.page_kib}
+    return {"nodes": nodes, "pagesize_kb": min(pages) if pages else None}
+
+
+def _cell(placed: Placed, *, of_host: bool) -> dict[str, Any]:
+    view: dict[str, Any] = {"memory_mb": placed.memory_mb, "siblings": [], "vcpu_set": list(placed.cpus)}
+    if of_host:
+        pins = {str(vcpu): pin for vcpu, pin in zip(placed.cpus, placed.pins, strict=False)}
+        view |= {"cpu_pinning": pins, "host_node": placed.cell}
+    return view

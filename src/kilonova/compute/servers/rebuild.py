@@ -12,7 +12,8 @@ from kilonova.compute.servers.submit import submit
 from kilonova.context import RequestContext
 from kilonova.db.servers import Server
 from kilonova.errors import Invalid, NotFound
-from kilonova.runtime import Runtime
+from kilonova.numa import read_asked
+from kilonova.runtime import Image, Runtime
 
 REBUILD_FROM = (states.ACTIVE, states.STOPPED, states.ERROR)
 
@@ -38,6 +39,7 @@ async def rebuild(rt: Runtime, ctx: RequestContext, server: Server, request: Reb
         raise Invalid(f"Image {request.image_ref} is unacceptable: Image is not active.")
     check_image_fits(image, server.memory_mb, server.root_gb)
     read_wanted(server.vcpus, server.flavor.get("extra_specs") or {}, image.spec.properties)
+    check_cells(server, image)
     if request.image_ref != server.image_ref:
         await rt.db.read(lambda tx: placing.check_image(tx, rt.settings, server, request.image_ref, image))
     image = await signatures.demand(
@@ -64,3 +66,19 @@ async def rebuild(rt: Runtime, ctx: RequestContext, server: Server, request: Reb
         values=values,
     )
     return password
+
+
+def check_cells(server: Server, image: Image) -> None:
+    """What a server has of its host's cells stays as it is. Raises Invalid for an image that asks for other things."""
+    extra_specs = server.flavor.get("extra_specs") or {}
+    old = (server.image or {}).get("properties") or {}
+    if old == image.spec.properties:
+        return
+    has, wants = (
+        read_asked(server.vcpus, server.memory_mb, extra_specs, properties)
+        for properties in (old, image.spec.properties)
+    )
+    if has != wants:
+        raise Invalid(
+            f"Image {image.id} asks for other NUMA cells, CPUs or pages than the server has, which a rebuild keeps."
+        )

@@ -55,6 +55,7 @@ compute_nodes = sa.Table(
     sa.Column("traits", Json, nullable=False),
     sa.Column("supported_instances", Json, comment="[architecture, hypervisor type, VM mode] of guests"),
     sa.Column("metrics", Json),
+    sa.Column("numa_cells", Json, comment="CPUs, memory and huge pages by NUMA cell"),
     sa.Column("host_ip", sa.String(45)),
     sa.Column("uptime", Name),
     sa.Column(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
+import msgspec
 import numpy as np
 
+from kilonova.numa import Asked, Placed, fit, read_cells
 from kilonova.scheduler import attributes
 from kilonova.scheduler.filters.base import Filter
 from kilonova.scheduler.filters.match import matches
@@ -122,3 +124,30 @@ def version_satisfies(version: int, wanted: str) -> bool:
         if not verdict:
             return False
     return True
+
+
+class NUMATopologyFilter(Filter):
+    """Whether a host's cells could ever hold those of the server; what others have of them the claim knows."""
+
+    name = "NUMATopologyFilter"
+    even_forced = True
+
+    def mask(self, picture: Picture, request: PlacementRequest) -> Bools | None:
+        asked = request.numa
+        if asked is None:
+            return None
+        column = picture.column("numa", lambda node: node, _cells_key)
+        return column.where(lambda node: not isinstance(_fit(node, asked), str))
+
+    def why(self, picture: Picture, row: int, request: PlacementRequest) -> str:
+        found = _fit(picture.nodes[row], request.numa) if request.numa is not None else ()
+        return found if isinstance(found, str) else "has what the server asks for"
+
+
+def _cells_key(node: Node) -> Hashable:
+    return msgspec.json.encode(node.numa_cells), node.vcpus_ratio, node.memory_ratio
+
+
+def _fit(node: Node, asked: Asked) -> tuple[Placed, ...] | str:
+    cells = read_cells(node.numa_cells)
+    return fit(asked, cells, (), cpu_ratio=node.vcpus_ratio, memory_ratio=node.memory_ratio)

@@ -15,6 +15,7 @@ from kilonova.db.engine import Tx
 from kilonova.db.servers import Server
 from kilonova.engine import store
 from kilonova.engine.model import Data, Fenced, Run
+from kilonova.numa import read_placed
 from kilonova.settings import ComputeSettings
 from kilonova.workflows.env import Env
 
@@ -99,6 +100,7 @@ def spec(server: Server, settings: ComputeSettings, files: dict[str, str] | None
         cpu_model=server.cpu_model,
         nics=network_info.nics_of(server.network_info),
         pci_devices=tuple((server.claim or {}).get("pci_devices") or ()),
+        numa=read_placed((server.claim or {}).get("numa")),
     )
 
 

@@ -71,6 +71,7 @@ def upgrade() -> None:
             "supported_instances", Json, nullable=True, comment="[architecture, hypervisor type, VM mode] of guests"
         ),
         sa.Column("metrics", Json, nullable=True),
+        sa.Column("numa_cells", Json, nullable=True, comment="CPUs, memory and huge pages by NUMA cell"),
         sa.Column("host_ip", sa.String(length=45), nullable=True),
         sa.Column("uptime", sa.String(length=255), nullable=True),
         sa.Column(
