@@ -25,7 +25,7 @@ async def ready(api: Client) -> Client:
     images.add(OTHER_IMAGE, status="queued")
     images.add(TPM_IMAGE, properties={"hw_tpm_model": "tpm-crb"})
     await rows.add_flavor(api.rt.db)
-    await rows.add_flavor(api.rt.db, "pinned", extra_specs={"hw:cpu_policy": "dedicated"})
+    await rows.add_flavor(api.rt.db, "pinned", extra_specs={"hw:cpu_policy": "mixed"})
     await rows.add_flavor(api.rt.db, "zero", root_gb=0)
     await rows.add_key(api.rt.db, "member", "mykey")
     return api
@@ -210,7 +210,7 @@ VOLUME = {"source_type": "volume", "destination_type": "volume", "uuid": OTHER_I
         ({"host": "host-1"}, 403, "compute:servers:create:requested_destination"),
         ({"availability_zone": "nova:host-1"}, 403, "os_compute_api:servers:create:forced_host"),
         ({"flavorRef": "zero"}, 403, "Only volume-backed servers are allowed for flavors with zero disk."),
-        ({"flavorRef": "pinned"}, 400, "flavor extra spec hw:cpu_policy=dedicated cannot be honoured; accepted here"),
+        ({"flavorRef": "pinned"}, 400, "cpu_policy=mixed cannot be honoured; accepted here: shared, dedicated"),
         ({"imageRef": TPM_IMAGE}, 400, "image property hw_tpm_model=tpm-crb cannot be honoured"),
     ],
 )  # fmt: skip

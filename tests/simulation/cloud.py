@@ -16,6 +16,7 @@ from kilonova.agent import report
 from kilonova.agent.agent import Agent
 from kilonova.agent.driver import PowerState, Resource
 from kilonova.agent.report import Ticker
+from kilonova.agent.sim.cells import even_cells
 from kilonova.agent.sim.driver import SimDriver, SimOptions
 from kilonova.agent.sim.state import SimGuest
 from kilonova.compute.events import Event, take
@@ -28,6 +29,7 @@ from kilonova.db import servers
 from kilonova.db.engine import CommitUnknown
 from kilonova.db.servers import Server
 from kilonova.errors import KilonovaError
+from kilonova.numa import divided
 from kilonova.runtime import Runtime
 from kilonova.settings import ComputeSettings, QuotaDefaults
 from kilonova.testing.network import FakeNetworking
@@ -79,6 +81,8 @@ class Plan:
     """Of the one user; -1: none."""
     gold: int
     """Of a rare resource on each host; flavor `gold` takes one."""
+    own: int
+    """CPUs on each host that a server may have for itself; flavor `own` takes one."""
     policy: str | None
     """Of the server group that there is."""
     most_per_host: int
@@ -101,6 +105,7 @@ class Plan:
             quota=chance.choice((-1, -1, 1, 2, 3)),
             own_quota=chance.choice((-1, -1, -1, 1, 2)),
             gold=chance.choice((1, 1, 2)),
+            own=chance.choice((0, 1, 2)),
             policy=chance.choice((None, "affinity", "anti-affinity", "anti-affinity", "soft-anti-affinity")),
             most_per_host=chance.choice((1, 1, 2)),
             max_attempts=chance.choice((1, 2, 3)),
@@ -214,6 +219,11 @@ class Cloud:
             SimOptions(
                 download_images=True,
                 vcpus=self.plan.vcpus,
+                cells=divided(
+                    even_cells(1, self.plan.vcpus + self.plan.own, 262_144),
+                    frozenset(range(self.plan.vcpus)),
+                    frozenset(range(self.plan.vcpus, self.plan.vcpus + self.plan.own)),
+                ),
                 resources={"CUSTOM_GOLD": Resource(total=self.plan.gold)},
             ),
             rt.world,

@@ -19,18 +19,26 @@ _ALWAYS = {
         OR local_gb_used > local_gb_max OR vcpus_used < 0 OR memory_mb_used < 0 OR local_gb_used < 0""",
     "claims are not the sum of the servers'": """
         SELECT n.host, n.running_vms, n.vcpus_used, n.memory_mb_used, s.many, s.vcpus, s.memory FROM compute_nodes n
-        LEFT JOIN (SELECT host, node, count(*) AS many, sum(vcpus) AS vcpus, sum(memory_mb) AS memory
-                   FROM instances WHERE claimed GROUP BY host, node) s
+        LEFT JOIN (SELECT host, node, count(*) AS many, sum(CASE flavorid WHEN 'own' THEN 0 ELSE vcpus END) AS vcpus,
+                   sum(memory_mb) AS memory FROM instances WHERE claimed GROUP BY host, node) s
         ON s.host = n.host AND s.node = n.hypervisor_hostname
         WHERE n.running_vms != coalesce(s.many, 0) OR n.vcpus_used != coalesce(s.vcpus, 0)
         OR n.memory_mb_used != coalesce(s.memory, 0)""",
     "a host's rare resource is over-committed, or not the sum of the servers'": """
         SELECT n.host, r.used, r.max, coalesce(s.many, 0) FROM compute_node_resources r
         JOIN compute_nodes n ON n.id = r.node_id
-        LEFT JOIN (SELECT host, node, count(*) AS many FROM instances WHERE claimed AND flavorid = 'gold'
-                   GROUP BY host, node) s
+        LEFT JOIN (SELECT host, node, flavorid, count(*) AS many FROM instances WHERE claimed
+                   GROUP BY host, node, flavorid) s
         ON s.host = n.host AND s.node = n.hypervisor_hostname
+        AND s.flavorid = CASE r.resource_class WHEN 'PCPU' THEN 'own' ELSE 'gold' END
         WHERE r.used > r.max OR r.used != coalesce(s.many, 0)""",
+    "a CPU of their own is given to two servers, or to none": """
+        SELECT i.host, p.value, count(*)
+        FROM instances i, json_each(i.claim, '$.numa') n, json_each(n.value, '$.pins') p
+        WHERE i.claimed GROUP BY i.host, p.value HAVING count(*) > 1
+        UNION ALL
+        SELECT host, NULL, 0 FROM instances WHERE claimed AND flavorid = 'own'
+        AND json_extract(claim, '$.numa[0].pins[0]') IS NULL""",
     "a group's places are not its members'": """
         SELECT g.policy, p.host, p.servers, coalesce(s.many, 0) FROM instance_group_hosts p
         JOIN instance_groups g ON g.id = p.group_id

@@ -46,7 +46,12 @@ class Simulator:
         self._store = Store()
         self._journal = JournalFile()
         self._runs = 0
-        for name, vcpus, specs in (("1", 1, {}), ("2", 2, {}), ("gold", 1, {"resources:CUSTOM_GOLD": "1"})):
+        for name, vcpus, specs in (
+            ("1", 1, {}),
+            ("2", 2, {}),
+            ("gold", 1, {"resources:CUSTOM_GOLD": "1"}),
+            ("own", 1, {"hw:cpu_policy": "dedicated"}),
+        ):
             statement = sa.insert(instance_types).values(
                 flavorid=name, name=f"m{name}", vcpus=vcpus, memory_mb=512 * vcpus, root_gb=vcpus,
                 extra_specs=specs, created_at=sa.func.datetime("2030-01-01"),

@@ -132,7 +132,7 @@ class Story:
         request = boot.BootRequest(
             name="server",
             image_ref="image-1",
-            flavor_ref=chance.choice(("1", "1", "2", "gold")),
+            flavor_ref=chance.choice(("1", "1", "2", "gold", "own")),
             networks=chance.choice(("none", "none", [{"uuid": NETWORK}], [{"uuid": NETWORK}, {"uuid": NETWORK}])),
             admin_password=PASSWORD,
             config_drive=chance.random() < 0.3,

@@ -16,6 +16,7 @@ from kilonova.agent.libvirt.mark import Mark, find_mark
 from kilonova.agent.libvirt.options import LibvirtOptions
 from kilonova.agent.wanted import wanted
 from kilonova.errors import HostFailure, Invalid
+from kilonova.numa import SMALL_KIB, Placed
 
 OPTIONS = LibvirtOptions(state_path=Path("/instances"), deployment_id="dep-1")
 PLATFORM = Platform(
@@ -80,6 +81,47 @@ def test_a_guest_has_the_devices_of_its_host_that_are_its_own() -> None:
     assert [get(one, "source/address", "slot") for one in found] == ["0x00", "0x1f"]
     assert {one.get("managed") for one in found} == {"yes"}
     assert domain().find("devices/hostdev") is None
+
+
+PLACED = (
+    Placed(cell=1, cpus=(0,), memory_mb=64, pins=(5,), page_kib=2048),
+    Placed(cell=0, cpus=(1,), memory_mb=64, pins=(2,), kept_free=(3,), page_kib=SMALL_KIB),
+)
+
+
+def test_a_guest_lies_in_its_cells_on_its_cpus_and_pages() -> None:
+    root = domain(msgspec.structs.replace(SPEC, numa=PLACED))
+    assert [(one.get("vcpu"), one.get("cpuset")) for one in root.findall("cputune/vcpupin")] == [("0", "5"), ("1", "2")]
+    assert get(root, "cputune/emulatorpin", "cpuset") == "2,5"
+    assert [dict(one.attrib) for one in root.findall("memoryBacking/hugepages/page")] == [
+        {"size": "2048", "unit": "KiB", "nodeset": "0"}
+    ]
+    assert dict(root.find("numatune/memory").attrib) == {"mode": "strict", "nodeset": "0-1"}  # type: ignore[union-attr]
+    assert [(one.get("cellid"), one.get("nodeset")) for one in root.findall("numatune/memnode")] == [
+        ("0", "1"),
+        ("1", "0"),
+    ]
+    assert [(one.get("cpus"), one.get("memory")) for one in root.findall("cpu/numa/cell")] == [
+        ("0", "65536"),
+        ("1", "65536"),
+    ]
+
+
+def test_guests_without_cpus_of_their_own_share_those_that_are_for_it() -> None:
+    shared = dataclasses.replace(OPTIONS, cpu_shared_set=frozenset({0, 1, 4}))
+    assert get(domain(options=shared), "vcpu", "cpuset") == "0-1,4"
+    assert get(domain(), "vcpu", "cpuset") is None
+    assert domain().find("numatune") is None
+    in_cells = msgspec.structs.replace(
+        SPEC, numa=tuple(msgspec.structs.replace(one, pins=(), kept_free=(), page_kib=None) for one in PLACED)
+    )
+    root = domain(in_cells, options=shared)
+    assert get(root, "vcpu", "cpuset") == "0-1,4"
+    assert root.find("cputune") is None
+    assert root.find("memoryBacking") is None
+    assert len(root.findall("numatune/memnode")) == 2
+    pinned = domain(msgspec.structs.replace(SPEC, numa=PLACED), options=shared)
+    assert get(pinned, "cputune/emulatorpin", "cpuset") == "0-1,4"
 
 
 def test_a_guest_has_its_size_its_names_and_its_mark() -> None:
@@ -178,8 +220,8 @@ def test_what_an_image_asks_for_it_gets(properties: dict[str, str], path: str, a
 @pytest.mark.parametrize(
     ("extra_specs", "properties", "says"),
     [
-        ({"hw__cpu_policy": "dedicated"}, {}, "hw:cpu_policy=dedicated.*shared"),
-        ({"hw__mem_page_size": "large"}, {}, "hw:mem_page_size=large"),
+        ({"hw__emulator_threads_policy": "isolate"}, {}, "hw:emulator_threads_policy=isolate.*share"),
+        ({"hw__cpu_realtime": "yes"}, {}, "hw:cpu_realtime=yes"),
         ({"quota__cpu_shares": "10"}, {}, "quota:cpu_shares=10"),
         ({"hw__pci_numa_affinity_policy": "required"}, {}, "hw:pci_numa_affinity_policy=required"),
         ({"hw__cpu_sockets": "3"}, {}, "2 vCPUs.*sockets=3"),

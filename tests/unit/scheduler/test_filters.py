@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kilonova.errors import Invalid
+from kilonova.numa import Asked, Part
 from kilonova.scheduler.filters.hardware import version_satisfies
 from kilonova.scheduler.filters.json_query import parse
 from kilonova.scheduler.filters.match import matches
@@ -28,6 +29,7 @@ VALUES = ("true", "m1, m2", "m1", "p1", "p2,p3", "2", "7", "no number", "require
 TRAITS = ("CUSTOM_A", "CUSTOM_B", "HW_CPU_X86_AVX")
 NAMES = [f"h{number}" for number in range(6)]
 
+CELLS = [{"id": number, "memory_mb": 512, "cpus": [2 * number, 2 * number + 1]} for number in range(2)]
 nodes = st.builds(
     lambda number, **kw: node(number, **kw),
     number=st.integers(0, 5),
@@ -41,6 +43,7 @@ nodes = st.builds(
     cpu_info=st.sampled_from([{}, {"arch": "x86_64", "features": ["avx", "sse"]}, {"topology": {"cores": 4}}]),
     supported=st.sampled_from([(), (("x86_64", "kvm", "hvm"),), (("x86_64", "qemu", "hvm"), ("i686", "qemu", "hvm"))]),
     traits=st.frozensets(st.sampled_from(TRAITS)),
+    numa_cells=st.sampled_from([(), CELLS[:1], CELLS]),
     metrics=st.dictionaries(st.sampled_from(["cpu.percent", "load"]), st.floats(0, 1), max_size=2),
     resources=st.dictionaries(st.sampled_from(["CUSTOM_GPU"]), st.tuples(st.integers(0, 3), st.integers(0, 3))),
 )
@@ -179,6 +182,11 @@ PREDICATES: dict[str, Predicate] = {
     "not enough memory": lambda p, n, r: n.memory_mb_max - n.memory_mb_used >= r.memory_mb,
     "not enough disk": lambda p, n, r: r.disk_gb == 0 or n.disk_gb_max - n.disk_gb_used >= r.disk_gb,
     "not enough of other resources": lambda p, n, r: all(free(n, k) >= v for k, v in r.resources.items()),
+    "NUMATopologyFilter": lambda p, n, r: r.numa is None
+    or len(r.numa.parts) <= sum(
+        len(r.numa.parts[0].cpus) <= len(cell["cpus"]) and r.numa.parts[0].memory_mb <= cell["memory_mb"]
+        for cell in n.numa_cells
+    ),
     "failed before": lambda p, n, r: n.id not in r.exclude_nodes,
     "ServerGroupAntiAffinityFilter": anti,
     "ServerGroupAffinityFilter": together,
@@ -266,6 +274,15 @@ requests = st.builds(
     vcpus=st.integers(1, 4),
     disk_gb=st.integers(0, 2),
     resources=st.dictionaries(st.sampled_from(["CUSTOM_GPU", "CUSTOM_NONE"]), st.integers(1, 2), max_size=2),
+    numa=st.none()
+    | st.builds(
+        lambda cells, cpus, memory_mb: Asked(
+            parts=tuple(Part(cpus=tuple(range(n * cpus, (n + 1) * cpus)), memory_mb=memory_mb) for n in range(cells))
+        ),
+        st.integers(1, 3),
+        st.integers(1, 3),
+        st.sampled_from([256, 512, 513]),
+    ),
     required_traits=st.lists(st.sampled_from(TRAITS), max_size=2).map(tuple),
     forbidden_traits=st.lists(st.sampled_from(TRAITS), max_size=1).map(tuple),
     availability_zone=st.sampled_from([None, "nova", "east", "true"]),

@@ -25,6 +25,7 @@ from kilonova.db.tables import (
     tombstones,
 )
 from kilonova.db.tables import metadata as tables
+from kilonova.numa import read_placed
 from kilonova.workflows import ALL
 from tests.workflows.harness.cloud import PASSWORD, TOKEN, FaultCloud, Host
 
@@ -163,6 +164,10 @@ def _usage(rows: dict[str, list[dict[str, Any]]], all_servers: list[Server]) -> 
         if any(used > most for used, most in zip(has[1:], limits, strict=True)):
             wrong.append(f"{node['host']} is over-committed: {has[1:]} of {limits}")
         wrong += _other_resources(rows, node, held)
+        cells = [one for server in mine for one in read_placed((server.claim or {}).get("numa"))]
+        cpus = Counter(cpu for one in cells for cpu in (*one.pins, *one.kept_free))
+        if twice := [cpu for cpu, owners in cpus.items() if owners > 1]:
+            wrong.append(f"CPUs {twice} of {node['host']} are more than one server's")
     wrong += _devices(rows, all_servers)
     wrong += _groups(rows, all_servers)
     used: Counter[str] = Counter()
