@@ -16,6 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from kilonova.db import schema
+from kilonova.db.engine import Database
 from kilonova.doctor import database, machine, services
 from kilonova.doctor.examine import Examination
 from kilonova.doctor.findings import Finding, exit_code
@@ -23,6 +25,7 @@ from kilonova.doctor.site import of_files
 from tests.cluster.test_roles import wait_for
 from tests.support.cluster import ROOT, Cluster, make_cluster
 from tests.support.mariadb import MariaDB
+from tests.support.postgresql import PostgreSQL
 from tests.support.processes import free_port
 from tests.support.rabbit import Broker
 from tests.support.stand_ins import PASSWORD
@@ -167,6 +170,36 @@ async def test_the_database(
     assert finding.result == ("warning" if fault == "writer" else "wrong"), finding
     assert said in finding.text
     assert fix in (finding.fix or "")
+
+
+async def test_a_database_of_postgresqls(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    url = postgresql.new_database()
+    name = url.rpartition("/")[2]
+
+    async def looked(address: str) -> list[Finding]:
+        config = tmp_path / "nova.conf"
+        config.write_text(f"[database]\nconnection = {address}\n")
+        site, _ = of_files([config])
+        assert site is not None
+        found, _ = await database.look(site)
+        return found
+
+    assert of(await looked(url), "database: schema").text == "not there"
+    db = Database(url)
+    await schema.migrate(db)
+    await db.close()
+    found = await looked(url)
+    assert {each.check: each.result for each in found} == dict.fromkeys(
+        ("database", "database: schema", "database: grants"), "ok"
+    )
+    assert "PostgreSQL" in of(found, "database").text
+    postgresql.execute("CREATE USER reader PASSWORD 'pass'")
+    postgresql.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", name)
+    reader = re.sub("//.*@", "//reader:pass@", url)
+    finding = of(await looked(reader), "database: grants")
+    assert (finding.result, finding.text) == ("wrong", "the user may not DELETE, INSERT, UPDATE")
+    assert "GRANT ALL" in (of(await looked(reader.replace(":pass@", ":wr0ng@")), "database").fix or "")
+    assert "CREATE DATABASE nowhere" in (of(await looked(url.replace(name, "nowhere")), "database").fix or "")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Iterator
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import aio_pika
 import aiormq.exceptions
@@ -20,9 +20,11 @@ from kilonova.bus.identity import Senders
 from kilonova.bus.messages import (
     Answer,
     CacheImages,
+    ConsumeConsoleToken,
     Heartbeat,
     Heartbeats,
     HostReport,
+    LiveConsoles,
     Message,
     NetworkEvent,
     PowerReport,
@@ -37,6 +39,7 @@ from kilonova.bus.rabbit import RabbitBus, RabbitOptions
 from kilonova.bus.transport import parse_transport_url
 from kilonova.errors import Unavailable
 from kilonova.metrics import families
+from kilonova.network.messages import PlaneGreeting, PlanePlan, PlaneReport
 from kilonova.scheduler.request import PlacementRequest
 from tests.cluster.test_roles import client, make_server, status_of, wait_for
 from tests.support.agents import make_command
@@ -53,6 +56,7 @@ TABLES = {
     "compute_nodes": "host, hypervisor_hostname, vcpus, memory_mb",
     "instances": "uuid, host, vm_state, power_state, task_state, operation_id, generation, deleted",
     "instance_actions": "id, kind, state, progress",
+    "console_auth_tokens": "server_uuid, token_hash, session_hash, connection, revoked",
 }
 
 
@@ -73,9 +77,13 @@ def add_hosts(broker: Broker, prefix: str, *users: str) -> None:
 def cluster(mariadb: MariaDB, broker: Broker) -> Iterator[Cluster]:
     """Two hosts, compute1 and compute2, each with a user of its own, and a conductor that shows its metrics."""
     options = {"DEFAULT": {"report_interval": 1, "host_identity": "required", "control_users": Broker.user}}
-    with make_cluster(
-        mariadb, broker, counts={"api": 1, "conductor": 1, "scheduler": 1}, hosts=1, options=options
-    ) as made:
+    counts = {"api": 1, "conductor": 1, "scheduler": 1, "consoleauth": 1}
+    with make_cluster(mariadb, broker, counts=counts, hosts=1, options=options) as made:
+        network = made.add("network")
+        place = f"[neutron]\nendpoint_override = http://127.0.0.1:{made.identity_port}\n"
+        place += f"[plane]\nhints = 127.0.0.1:{free_port()}\n"
+        network.config.write_text(f"{network.config.read_text()}\n{place}")
+        made.start(network)
         add_hosts(broker, made.prefix, "nova-compute.compute1", "nova-compute.compute2")
         hosts = [made.add("compute"), made.add("compute")]
         for host in hosts:
@@ -97,6 +105,10 @@ def picture(cluster: Cluster) -> dict[str, list[list[str]]]:
 
 def refusals(member: Member) -> list[str]:
     return [line for line in member.log.read_text().splitlines() if "bus.sender_refused" in line]
+
+
+def until_refused(member: Member, most: int) -> None:
+    wait_for(lambda: len(refusals(member)) == most)
 
 
 def lies(server: str) -> list[Message]:
@@ -124,6 +136,21 @@ def lies(server: str) -> list[Message]:
         ProgressReport(key="1/build/do/0.0", operation_id=1, host="compute2", stage="disks", percent=1),
         Wake(operation_id=1),
         NetworkEvent(server_uuid=server, name="changed"),
+    ]
+
+
+def consoles(token: str) -> list[Message]:
+    """What proxies alone may ask."""
+    return [ConsumeConsoleToken(token=token, session="mine"), LiveConsoles(connections=["x"])]
+
+
+def planes() -> list[Message]:
+    """What the plane of compute2 alone may say, and what the role `network` alone may."""
+    return [
+        PlaneGreeting(host="compute2", incarnation="x", tunnel_ip="192.0.2.66"),
+        PlaneReport(host="compute2", incarnation="x", ports=["p"], routers={"r": "ERROR"}, floatingips={"f": "DOWN"}),
+        PlaneReport(host="ghost", incarnation="x"),
+        PlanePlan(host="compute2", digest="x", content=msgspec.Raw(b"\xc0")),
     ]
 
 
@@ -157,6 +184,21 @@ def test_a_hostile_agent_changes_nothing_of_another_hosts(cluster: Cluster) -> N
         ]
         asyncio.run(send_all(cluster, [("agent.compute2", each) for each in orders], user_id="nova-compute.compute1"))
         wait_for(lambda: len(refusals(second)) == len(orders))
+
+        # What consoles of another host's guests are opened with, in its hands by whatever way.
+        body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+        url = http.post(f"/servers/{victim}/remote-consoles", json=body).json()["remote_console"]["url"]
+        token = parse_qs(urlsplit(url).query)["path"][0].removeprefix("?token=")
+        for role, address, sent in (
+            ("consoleauth", "consoleauth", consoles(token)),
+            ("network", "network", planes()),
+        ):
+            (member,) = cluster.of(role)
+            for user_id in ("nova-compute.compute1", None):
+                most = len(refusals(member)) + len(sent)
+                asyncio.run(send_all(cluster, [(address, each) for each in sent], user_id=user_id))
+                until_refused(member, most)
+        assert cluster.query("SELECT COUNT(*) FROM console_auth_tokens WHERE connection IS NOT NULL") == [["0"]]
 
         # Nothing of compute2 is heard from here on but what others say of it.
         assert second.process is not None

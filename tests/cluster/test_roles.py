@@ -17,10 +17,11 @@ import psutil
 import pytest
 
 from tests.support.cluster import IMAGE, ROOT, Cluster, make_cluster
+from tests.support.gate import Gates
 from tests.support.mariadb import MariaDB
 from tests.support.processes import end, free_port, spawn
 from tests.support.rabbit import Broker
-from tests.support.stand_ins import PASSWORD
+from tests.support.stand_ins import PASSWORD, SERVICE_TOKEN
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -272,20 +273,34 @@ def test_no_secret_is_in_logs_or_process_lists(cluster: Cluster) -> None:
             assert not [secret for secret in secrets if secret in text], path
 
 
-@pytest.mark.parametrize(("role", "what"), [("scheduler", "database"), ("compute", "broker")])
+@pytest.mark.parametrize(
+    ("role", "what"),
+    [("scheduler", "database"), ("compute", "broker"), ("conductor", "identity"), ("network", "networking")],
+)
 def test_a_password_that_is_refused_is_not_repeated(cluster: Cluster, role: str, what: str) -> None:
     """Whoever refuses it: it is in no line of a log at level DEBUG, and in no list of processes."""
     wrong, quoted = "wr0ng/pass@word$", "wr0ng%2Fpass%40word%24"
     member = cluster.add(role)
     text = member.config.read_text().replace("[DEFAULT]", "[DEFAULT]\ndebug = true", 1)
+    identity = f"http://127.0.0.1:{cluster.identity_port}"
     places = {
         "database": (quote(MariaDB.password, safe=""), quoted),
         "broker": ("br%2Fok%40er", quoted),
+        "identity": (f"password = {PASSWORD}", f"password = {wrong}"),
+        # An account of Networking's own.
+        "networking": (
+            "[quota]",
+            f"[neutron]\nauth_url = {identity}\nusername = neutron\npassword = {wrong}\n[quota]",
+        ),
     }
     before, after = places[what]
-    said = {"database": "database.not_reached", "broker": "bus.not_connected"}[what]
+    said = {"database": "database.not_reached", "broker": "bus.not_connected"}.get(what, "identity.not_reached")
     assert before in text
-    member.config.write_text(text.replace(before, after))
+    text = text.replace(before, after)
+    if what == "identity":
+        # Where Image is has to be asked then.
+        text = text.replace(text[text.index("[glance]") : text.index("[sim]")], "")
+    member.config.write_text(text)
     process = spawn(
         [sys.executable, "-m", "kilonova.cli", role, "--config-file", str(member.config)],
         log=member.log,
@@ -300,6 +315,52 @@ def test_a_password_that_is_refused_is_not_repeated(cluster: Cluster, role: str,
         assert quoted not in shown
     finally:
         end(process)
+
+
+def test_no_secret_is_told_while_the_database_is_away(cluster: Cluster) -> None:
+    """Neither in answers nor in a log at level DEBUG, with the tokens of those who ask, and details of health."""
+    gates = Gates()
+    gate = gates.add(cluster.server.port)
+    member = cluster.add("api")
+    text = member.config.read_text().replace(f":{cluster.server.port}/", f":{gate.port}/")
+    member.config.write_text(f"{text}\n[DEFAULT]\ndebug = true\n[healthcheck]\ndetailed = true\n")
+    cluster.start(member)
+    asks = {"Accept": "application/json"}
+    health = f"http://127.0.0.1:{member.port}/healthcheck"
+    with client(member.port) as http:
+        assert http.get("/servers").status_code == 200
+        assert http.get(health, headers=asks).status_code == 200
+        gates.close()
+        answers = [http.get("/servers"), http.get("/flavors"), http.get(health, headers=asks)]
+    assert [answer.status_code for answer in answers] == [503, 503, 503]
+    assert answers[-1].json()["reasons"][0]["class"] == "DATABASE"
+    assert member.process is not None
+    shown = "".join(answer.text for answer in answers) + member.log.read_text()
+    shown += Path(f"/proc/{member.pid}/cmdline").read_text()
+    end(member.process)
+    assert "not answer" in shown
+    secrets = [PASSWORD, MariaDB.password, "data%40base", Broker.password, "br%2Fok%40er", SERVICE_TOKEN, ADMIN]
+    assert [secret for secret in secrets if secret in shown] == []
+
+
+def test_no_token_for_image_is_in_what_a_host_keeps_or_logs(cluster: Cluster) -> None:
+    """It goes to the host with the command, and is good for whatever the service's user may."""
+    member = cluster.add("compute")
+    text = member.config.read_text().replace("hosts = 3", "hosts = 1")
+    member.config.write_text(f"{text}\n[DEFAULT]\ndebug = true\n")
+    cluster.start(member)
+    with client(cluster.of("api")[0].port) as http:
+        wait_for(lambda: cluster.query(f"SELECT COUNT(*) FROM compute_nodes WHERE host = '{member.name}'") == [["1"]])
+        server = make_server(http, f"nova:{member.name}")
+        wait_for(lambda: status_of(http, server) == "ACTIVE")
+        http.delete(f"/servers/{server}")
+        wait_for(lambda: status_of(http, server) is None)
+    assert member.process is not None
+    end(member.process)
+    kept = [path for path in (cluster.directory / member.name).rglob("*") if path.is_file()]
+    assert any(path.name == "journal.sqlite" for path in kept)
+    for path in (*kept, member.log):
+        assert SERVICE_TOKEN.encode() not in path.read_bytes(), path
 
 
 def test_no_secret_is_in_errors_of_the_api(cluster: Cluster) -> None:

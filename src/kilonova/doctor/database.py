@@ -116,7 +116,12 @@ async def _rights(connection: AsyncConnection, site: Site) -> list[Finding]:
         return []
     if connection.dialect.name == "postgresql":
         may = sa.text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
-        held = _NEEDED | (_FOR_SYNC if (await connection.execute(may)).scalar_one() else set())
+        held = frozenset(_FOR_SYNC if (await connection.execute(may)).scalar_one() else ())
+        each = sa.text("SELECT has_table_privilege(to_regclass('instances'), :right)")
+        for right in _NEEDED:
+            # None: there is no table yet, which is the schema's matter.
+            if (await connection.execute(each, {"right": right})).scalar_one() is not False:
+                held |= {right}
     else:
         # As the server sees the user that we are; of patterns such as nova\_% too, and of roles that are set.
         own = sa.text(
