@@ -26,6 +26,8 @@ Job = Callable[[], Awaitable[None]]
 
 _TICK = 0.25
 """Seconds that the timer sleeps at most, so that a job added meanwhile is not late by more."""
+_GRAIN = 0.05
+"""Seconds that it sleeps at least: with many hosts, their jobs of that time are done together."""
 _INVENTORY = 60.0
 """Seconds between two looks at the inventory."""
 _MOMENT = 0.5
@@ -85,7 +87,7 @@ class Ticker:
                 periodic.due = now + periodic.period * self._world.random.uniform(1 - _JITTER, 1 + _JITTER)
                 self._push(periodic)
             if self._heap:
-                await self._world.sleep(max(0.0, min(self._heap[0][0] - now, _TICK)))
+                await self._world.sleep(max(_GRAIN, min(self._heap[0][0] - now, _TICK)))
 
     async def _turn(self, periodic: Periodic) -> None:
         try:

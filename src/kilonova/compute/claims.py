@@ -236,29 +236,35 @@ class Held:
 NOTHING = Held(running_vms=0, vcpus_used=0, memory_mb_used=0, local_gb_used=0, resources={})
 
 
+_i = instances.c
+_HOLDING = (_i.host.in_(sa.bindparam("hosts", expanding=True)), _i.claimed.is_(True), _i.deleted == 0)
+_PLAIN = (
+    sa.select(
+        _i.host,
+        _i.node,
+        _i.swap_mb,
+        sa.func.count(),
+        sa.func.sum(_i.vcpus),
+        sa.func.sum(_i.memory_mb),
+        sa.func.sum(_i.root_gb + _i.ephemeral_gb),
+    )
+    .where(*_HOLDING, _i.claim.is_(None))
+    .group_by(_i.host, _i.node, _i.swap_mb)
+)
+_SPECIAL = sa.select(instances).where(*_HOLDING, _i.claim.is_not(None))
+
+
 async def held_on(tx: Tx, hosts: Sequence[str]) -> dict[tuple[str, str], Held]:
     """By the servers' rows, for each host and node that holds any. Exact while the caller has the nodes' rows locked:
     claims change them first.
     """
-    c = instances.c
-    mine = (c.host.in_(hosts), c.claimed.is_(True), c.deleted == 0)
-    plain = sa.select(
-        c.host,
-        c.node,
-        c.swap_mb,
-        sa.func.count(),
-        sa.func.sum(c.vcpus),
-        sa.func.sum(c.memory_mb),
-        sa.func.sum(c.root_gb + c.ephemeral_gb),
-    )
+    given = {"hosts": list(hosts)}
     found: dict[tuple[str, str], Held] = {}
-    for host, node, swap_mb, number, cpus, memory, disk in await tx.execute(
-        plain.where(*mine, c.claim.is_(None)).group_by(c.host, c.node, c.swap_mb)
-    ):
+    for host, node, swap_mb, number, cpus, memory, disk in await tx.execute(_PLAIN, given):
         swap_gb = number * -(-swap_mb // 1024)
         before = found.get((host, node), NOTHING)
         found[host, node] = before.plus(number, int(cpus), int(memory), int(disk) + swap_gb, {})
-    for row in await tx.execute(sa.select(instances).where(*mine, c.claim.is_not(None))):
+    for row in await tx.execute(_SPECIAL, given):
         held = claimed_by(servers.from_row(row))
         before = found.get((row.host, row.node), NOTHING)
         found[row.host, row.node] = before.plus(1, held.vcpus, held.memory_mb, held.disk_gb, held.resources)

@@ -29,8 +29,11 @@ FLUSH = 1.0
 CHUNK = 5000
 """Ids in one statement."""
 
+RECALL = 5.0
+"""Seconds over which hosts that say nothing new are collected, to be looked at together."""
+
 RECALLED = 500
-"""Hosts that say nothing new, looked at together."""
+"""Of them in one statement."""
 
 
 async def _nobody(host: str) -> None:
@@ -59,6 +62,7 @@ class Hosts:
         """When a conductor's heartbeat was last stored here."""
         self._beats: set[tuple[str, str]] = set()
         self._unchanged: dict[str, Unchanged] = {}
+        self._recalled_at = -RECALL
         self._ids: dict[tuple[str, str], int] = {}
         self._up: dict[str, tuple[float, bool]] = {}
         self._news = asyncio.Event()
@@ -146,7 +150,8 @@ class Hosts:
             self._news.clear()
             try:
                 await self._flush()
-                await self._recall()
+                if self._unchanged and self.world.monotonic() - self._recalled_at >= RECALL:
+                    await self._recall()
             except Exception as error:
                 log.warning("heartbeats not stored", error=str(error))
 
@@ -183,6 +188,7 @@ class Hosts:
     async def _recall(self) -> None:
         """Look at the hosts that said that nothing is new with them. What fails is made good at their next time."""
         said, self._unchanged = self._unchanged, {}
+        self._recalled_at = self.world.monotonic()
         hosts = sorted(said)
         for start in range(0, len(hosts), RECALLED):
             await self._look_at({host: said[host] for host in hosts[start : start + RECALLED]})

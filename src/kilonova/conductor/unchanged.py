@@ -44,19 +44,28 @@ def summary(allocation: Allocation) -> str:
     return hashlib.blake2b(msgspec.json.encode(allocation), digest_size=8).hexdigest()
 
 
+_s, _n, _r = services.c, compute_nodes.c, node_resources.c
+_COLUMNS = (
+    _s.host, _s.id.label("service_id"), _s.report, _n.id, _n.hypervisor_hostname, _n.uptime, _n.disk_available_least,
+    _n.running_vms, _n.vcpus_used, _n.memory_mb_used, _n.local_gb_used,
+)  # fmt: skip
+_HOSTS = (
+    sa.select(*_COLUMNS)
+    .outerjoin_from(services, compute_nodes, _n.host == _s.host)
+    .where(_s.host.in_(sa.bindparam("hosts", expanding=True)), _s.binary == COMPUTE)
+)
+_OTHERS = sa.select(_r.node_id, _r.resource_class, _r.used).where(
+    _r.node_id.in_(sa.bindparam("nodes", expanding=True)), _r.used != 0
+)
+
+
 async def look(tx: Tx, said: Mapping[str, Unchanged], allocation: Allocation) -> Findings:
     """`said`: by host. `allocation`: the conductor's."""
-    s, n, r = services.c, compute_nodes.c, node_resources.c
     mine = summary(allocation)
     found = Findings()
-    columns = (
-        s.host, s.id.label("service_id"), s.report, n.id, n.hypervisor_hostname, n.uptime, n.disk_available_least,
-        n.running_vms, n.vcpus_used, n.memory_mb_used, n.local_gb_used,
-    )  # fmt: skip
-    query = sa.select(*columns).outerjoin_from(services, compute_nodes, n.host == s.host)
     nodes: dict[int, Any] = {}
     known = set()
-    for row in await tx.execute(query.where(s.host.in_(said), s.binary == COMPUTE)):
+    for row in await tx.execute(_HOSTS, {"hosts": list(said)}):
         found.services[row.host] = row.service_id
         one = said[row.host]
         if row.report == f"{one.digest}.{mine}" and row.hypervisor_hostname == one.hypervisor_hostname:
@@ -70,8 +79,7 @@ async def look(tx: Tx, said: Mapping[str, Unchanged], allocation: Allocation) ->
     if not nodes:
         return found
     used: dict[int, dict[str, int]] = {}
-    others = sa.select(r.node_id, r.resource_class, r.used).where(r.node_id.in_(nodes), r.used != 0)
-    for node_id, kind, amount in await tx.execute(others):
+    for node_id, kind, amount in await tx.execute(_OTHERS, {"nodes": list(nodes)}):
         used.setdefault(node_id, {})[kind] = amount
     held = await claims.held_on(tx, sorted(known))
     for node_id, row in nodes.items():
