@@ -1,7 +1,7 @@
-"""Guards taken away from processes on MariaDB and RabbitMQ: `python -m tests.cluster.mutations [NAME ...]`.
+"""Guards taken away on MariaDB and RabbitMQ: `python -m tests.cluster.mutations [NAME ...]`.
 
-The test of `test_exact.py` that a guard is for has to fail without it. What decides is a race between processes, so a
-guard gets a few runs to be missed in. Ends with 0 when every one was.
+The test that a guard is for has to fail without it, in the test's process and in those that it starts. What decides is
+a race between processes, mostly, so a guard gets a few runs to be missed in. Ends with 0 when every one was.
 """
 
 from __future__ import annotations
@@ -23,11 +23,24 @@ RUNS = 3
 class Guard:
     mutation: Mutation
     test: str
+    file: str = "test_exact"
 
 
 GUARDS = {
     "capacity of a host": Guard(MUTATIONS["capacity of a host"], "more_demand_than_capacity"),
     "quota": Guard(MUTATIONS["quota"], "a_quota_of_n_admits"),
+    "who asks for several has the project to himself": Guard(
+        Mutation(
+            "kilonova.compute.quota_usage",
+            "    await quota_rows.lock(tx, project_id)\n    used = [(limit.project,",
+            "    used = [(limit.project,",
+            "",
+        ),
+        "of_many_at_once_as_many_are_made",
+    ),
+    "power states: generation": Guard(
+        MUTATIONS["power states: generation"], "an_operation_that_came_and_went", "test_power_states_on_databases"
+    ),
     "anti-affinity": Guard(MUTATIONS["anti-affinity"], "strict_anti_affinity"),
     "affinity": Guard(MUTATIONS["affinity"], "affinity_stays_on_one_host"),
     "what was given away is deducted": Guard(
@@ -37,12 +50,32 @@ GUARDS = {
 }
 """By name what is removed, and the test that is to miss it."""
 
+_MUTATED = """
+import os, sys
+from tests.cluster.mutations import GUARDS
+from tests.workflows.mutations import load_mutated
+load_mutated(GUARDS[os.environ["MUTATION"]].mutation)
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
 
 def missed(name: str) -> str | None:
     """How the test failed, or None when it did not."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", "tests/cluster/test_exact.py"]
+    file = f"tests/cluster/{GUARDS[name].file}.py"
     done = subprocess.run(
-        [*command, "-k", GUARDS[name].test],
+        [
+            sys.executable,
+            "-c",
+            _MUTATED,
+            "-q",
+            "-x",
+            "-p",
+            "no:randomly",
+            file,
+            "-k",
+            f"{GUARDS[name].test} and mariadb",
+        ],
         cwd=ROOT,
         env={**os.environ, "MUTATION": name},
         capture_output=True,

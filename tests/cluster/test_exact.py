@@ -74,6 +74,27 @@ async def test_a_quota_of_n_admits_n_of_4n(load: Load) -> None:
         assert (await load.ask("DELETE", f"/os-quota-sets/{PROJECT}")).status_code == 202
 
 
+async def test_of_many_at_once_as_many_are_made_as_fit(load: Load) -> None:
+    """Five who ask for two to five each, and room for 23: the last gets the three that are left."""
+    limit = 23
+    quota = {"quota_set": {"instances": limit}}
+    assert (await load.ask("PUT", f"/os-quota-sets/{PROJECT}", quota)).status_code == 200
+    try:
+        # Only who comes last meets the limit, and only beside another one could he be told too much.
+        for _ in range(4):
+            body = server("s", min_count=2, max_count=5, return_reservation_id=True)
+            answers = await load.together([("POST", "/servers", body)] * 5)
+            assert {answer.status_code for answer in answers} == {202}
+            found = await load.settled(limit)
+            assert {each["status"] for each in found} == {"ACTIVE"}
+            made = {answer.json()["reservation_id"] for answer in answers}
+            counts = [len(await load.servers(f"&reservation_id={reservation}")) for reservation in made]
+            assert sorted(counts) == [3, 5, 5, 5, 5]
+            await load.clear()
+    finally:
+        assert (await load.ask("DELETE", f"/os-quota-sets/{PROJECT}")).status_code == 202
+
+
 async def test_a_burst_spreads_over_equal_hosts(load: Load) -> None:
     # So few that a host could take more than twice its share.
     count = 4 * HOSTS
