@@ -6,11 +6,13 @@ Called where a role's parts are chosen, before they are imported. Without it eve
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
 import importlib.util
 import sys
 import types
 import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
 
@@ -20,11 +22,11 @@ def trim() -> None:
     absent("rich", "pygments", "better_exceptions", "pydantic_core", "charset_normalizer", "chardet")
     warnings.filterwarnings("ignore", message="Unable to find acceptable character detection")
     # The MariaDB driver has ciphers for passwords on connections without TLS, and only of some kinds of accounts; the
-    # API makes keys and certificates now and then.
+    # API makes keys and certificates now and then; each process has one kind of database.
     primitives = "cryptography.hazmat.primitives"
     late(f"{primitives}.hashes", f"{primitives}.serialization", f"{primitives}.asymmetric.padding")
     late("kilonova.compute.keys", "kilonova.compute.certificates")
-    late("sqlalchemy.dialects.postgresql")
+    late("sqlalchemy.dialects.postgresql", "sqlite3", "kilonova.db.sqlite")
     # SQLAlchemy's asynchronous sessions bring the ORM.
     bare("sqlalchemy.ext.asyncio")
 
@@ -37,43 +39,77 @@ def absent(*names: str) -> None:
 
 
 def late(*names: str) -> None:
-    """These modules are there, and loaded when somebody first looks into them."""
-    for name in names:
-        if name not in sys.modules and importlib.util.find_spec(name) is not None:
-            package, _, attribute = name.rpartition(".")
-            sys.modules[name] = _Late(name)
-            setattr(sys.modules[package], attribute, sys.modules[name])
+    """These modules, when they are imported, are loaded when somebody first looks into them."""
+    _FINDER.instead(names, _Late)
+
+
+def bare(*names: str) -> None:
+    """Of these packages modules can be imported; what they import themselves comes when somebody asks for that."""
+    _FINDER.instead(names, _Bare)
+
+
+def _unknown(module: types.ModuleType, name: str) -> AttributeError:
+    return AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
 
 class _Late(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
+        # Whoever goes through all modules asks each for such names; who imports a module of this one asks for its path.
+        if name.startswith("__") and name != "__path__":
+            raise _unknown(self, name)
+        _FINDER.leave(self.__name__)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def bare(name: str) -> None:
-    """This package's modules are there, and what it imports itself only when somebody asks it for anything else."""
-    spec = importlib.util.find_spec(name) if name not in sys.modules else None
-    if spec is None or spec.loader is None:
-        return
-    sys.modules[name] = _Bare(spec)
-
-
 class _Bare(types.ModuleType):
-    def __init__(self, spec: importlib.machinery.ModuleSpec) -> None:
-        super().__init__(spec.name)
-        self.__spec__ = spec
-        self.__path__ = list(spec.submodule_search_locations or ())
-        self.__loaded = False
-
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise _unknown(self, name)
         if importlib.util.find_spec(f"{self.__name__}.{name}") is not None:
             return importlib.import_module(f"{self.__name__}.{name}")
-        if self.__loaded or name.startswith("__"):
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        self.__loaded = True
-        assert self.__spec__ is not None
-        assert self.__spec__.loader is not None
-        self.__spec__.loader.exec_module(self)
+        real = _FINDER.leave(self.__name__)
+        if real is None or real.loader is None:
+            raise _unknown(self, name)
+        real.loader.exec_module(self)
         return getattr(self, name)
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Makes modules of a kind of ours in place of some."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, type[types.ModuleType]] = {}
+        self._real: dict[str, ModuleSpec] = {}
+
+    def instead(self, names: Sequence[str], kind: type[types.ModuleType]) -> None:
+        self._kinds.update((name, kind) for name in names if name not in sys.modules)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def leave(self, name: str) -> ModuleSpec | None:
+        """From now on the module is loaded as usual; how, unless that was said before."""
+        self._kinds.pop(name, None)
+        return self._real.pop(name, None)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        real = PathFinder.find_spec(fullname, path, target) if fullname in self._kinds else None
+        if real is None:
+            return None
+        self._real[fullname] = real
+        spec = ModuleSpec(fullname, self, origin=real.origin)
+        if self._kinds[fullname] is _Bare:
+            spec.submodule_search_locations = real.submodule_search_locations
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """A module as any other, until it is ready."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__class__ = self._kinds[module.__name__]
+
+
+_FINDER = _Finder()

@@ -10,7 +10,7 @@ import pytest
 COMMON = """import sys
 from kilonova import lean
 lean.trim()
-import kilonova.cli.roles, kilonova.service.process, kilonova.service.roles, kilonova.db.engine
+import kilonova.cli.roles, kilonova.service.process, kilonova.service.roles
 """
 DATABASE = """
 from kilonova.db.engine import Database
@@ -35,7 +35,7 @@ def run(script: str) -> list[str]:
         ("kilonova.api.app", ["numpy", "websockets"]),
         ("kilonova.conductor.role", ["numpy", "jsonschema_rs"]),
         ("kilonova.conductor.scheduling", ["jsonschema_rs", "httpx"]),
-        ("kilonova.service.agents", ["numpy", "jsonschema_rs", "sqlalchemy.dialects.mysql"]),
+        ("kilonova.service.agents", ["numpy", "jsonschema_rs", "sqlalchemy", "cryptography"]),
     ],
 )
 def test_a_role_is_as_small_as_what_it_needs(module: str, unwanted: list[str]) -> None:
