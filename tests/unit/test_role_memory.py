@@ -88,3 +88,27 @@ answer._content = "True".encode()
 print(answer.text)
 """
     ) == ["True"]
+
+
+def test_a_database_of_any_kind_can_be_used() -> None:
+    assert run(
+        COMMON
+        + """
+import asyncio, tempfile
+from kilonova.db.engine import Database
+from kilonova.db.schema import create_all
+from kilonova.db.tables import services
+import sqlalchemy
+
+async def main():
+    with tempfile.TemporaryDirectory() as directory:
+        db = Database(f"sqlite:///{directory}/x.sqlite")
+        await create_all(db)
+        rows = await db.read(lambda tx: tx.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(services)))
+        print(rows.scalar_one())
+        await db.close()
+
+asyncio.run(main())
+print(type(Database("postgresql://nova:x@127.0.0.1/nova").url).__name__)
+"""
+    ) == ["0", "URL"]
