@@ -16,6 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from kilonova.bus.messages import Message
+from kilonova.bus.rabbit import RabbitBus, RabbitOptions
+from kilonova.bus.transport import parse_transport_url
 from kilonova.db import schema
 from kilonova.db.engine import Database
 from kilonova.doctor import database, machine, services
@@ -43,8 +46,10 @@ class Deployment:
     more: Path
     console: int
 
-    def say(self, *, url: str | None = None, agents: tuple[bool, ...] = (True, True)) -> None:
-        """What Identity's catalog says of Compute, and Networking of its agents."""
+    def say(
+        self, *, url: str | None = None, agents: tuple[bool, ...] = (True, True), extensions: tuple[str, ...] = ()
+    ) -> None:
+        """What Identity's catalog says of Compute, and Networking of its agents and extensions."""
         url = url or f"http://127.0.0.1:{self.cluster.of('api')[0].port}/v2.1"
         endpoints = [{"interface": kind, "region_id": "RegionOne", "url": url} for kind in ("public", "internal")]
         catalog = [{"type": "compute", "endpoints": endpoints}] if url != "none" else []
@@ -52,7 +57,7 @@ class Deployment:
             {"binary": "neutron-linuxbridge-agent", "host": f"h{number}", "alive": alive}
             for number, alive in enumerate(agents)
         ]
-        self.more.write_text(json.dumps({"catalog": catalog, "agents": listed}))
+        self.more.write_text(json.dumps({"catalog": catalog, "agents": listed, "extensions": extensions}))
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +284,39 @@ async def test_an_agent_of_networking_that_is_dead(deployment: Deployment, tmp_p
     deployment.say(agents=(True, False))
     finding = of(await look(tmp_path, deployment.text), "networking: agents")
     assert (finding.result, finding.text) == ("warning", "not alive: neutron-linuxbridge-agent on h1")
+
+
+async def test_planes_of_kilonovas_own(deployment: Deployment, tmp_path: Path, broker: Broker) -> None:
+    deployment.say(agents=(), extensions=("plane-report",))
+    found = await look(tmp_path, deployment.text)
+    assert of(found, "networking: agents").result == "ok"
+    finding = of(found, "networking: planes")
+    assert (finding.result, finding.fix) == ("wrong", "start kilonova-network")
+
+    async def nothing(message: Message) -> None:
+        return None
+
+    bus = RabbitBus(deployment_bus(deployment))
+    await bus.start()
+    await bus.listen("network", nothing)
+    await bus.listen("plane.compute1-001", nothing)
+    finding = of(await look(tmp_path, deployment.text), "networking: planes")
+    assert (finding.result, finding.text) == ("warning", "no plane listens on compute1-002")
+    await bus.listen("plane.compute1-002", nothing)
+    assert of(await look(tmp_path, deployment.text), "networking: planes").result == "ok"
+    await bus.close()
+
+
+def deployment_bus(deployment: Deployment) -> RabbitOptions:
+    brokers, _ = parse_transport_url(deployment.cluster.transport_url)
+    return RabbitOptions(brokers=tuple(brokers), prefix=deployment.cluster.prefix)
+
+
+async def test_metadata_that_anybody_could_ask_for(deployment: Deployment, tmp_path: Path) -> None:
+    text = deployment.text.replace("[neutron]", "[neutron]\nservice_metadata_proxy = true")
+    assert of(await look(tmp_path, text), "metadata").result == "wrong"
+    text = text.replace("[neutron]", "[neutron]\nmetadata_proxy_shared_secret = s")
+    assert "metadata" not in {each.check for each in await look(tmp_path, text)}
 
 
 async def test_clocks_that_differ(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Identity, Image and what is looked at of Networking in one small process: `python -m tests.support.stand_ins PORT`.
 
 A token says itself what it stands for, `USER:PROJECT:ROLE,ROLE`; there is one image, of 64 bytes. A second argument
-names a file (JSON) that is read at each question: `catalog`, more of Identity's; `agents`, those of Networking.
+names a file (JSON) that is read at each question: `catalog`, more of Identity's; `agents` and (further)
+`extensions`, those of Networking.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class StandIns:
 
     @property
     def more(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"catalog": [], "agents": []}
+        found: dict[str, Any] = {"catalog": [], "agents": [], "extensions": []}
         return found | json.loads(self._more.read_text()) if self._more and self._more.exists() else found
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -109,7 +110,8 @@ class StandIns:
         if path == "/v2/images":
             return 200, [], {"images": [image_document(IMAGE)]}
         if path == "/v2.0/extensions":
-            return 200, [], {"extensions": [{"alias": "binding"}, {"alias": "security-group"}]}
+            aliases = ["binding", "security-group", *self.more["extensions"]]
+            return 200, [], {"extensions": [{"alias": alias} for alias in aliases]}
         if path == "/v2.0/agents":
             return 200, [], {"agents": self.more["agents"]}
         if path == f"/v2/images/{IMAGE}":

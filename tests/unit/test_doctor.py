@@ -13,12 +13,15 @@ import pytest
 import websockets.asyncio.server
 
 from kilonova.agent.condition import condition
+from kilonova.allinone.state import open_state_dir
 from kilonova.bus.memory import MemoryBus
 from kilonova.bus.messages import Answer, HostQuestion, Message
 from kilonova.console.proxy.proxy import LATER, REFUSED
 from kilonova.db.hosts import Service
 from kilonova.doctor import console, roles
+from kilonova.doctor.examine import Examination
 from kilonova.doctor.findings import exit_code, ok, warning, wrong
+from kilonova.doctor.site import of_state_dir
 from kilonova.errors import HostFailure
 from kilonova.testing.cloud import TestCloud
 
@@ -117,6 +120,19 @@ async def test_the_way_of_a_token(code: int, result: str, said: str) -> None:
         finding = await console._token(f"http://127.0.0.1:{port}/vnc_auto.html")
     assert finding.result == result
     assert said in finding.text
+
+
+async def test_a_cloud_that_does_not_run(tmp_path: Path) -> None:
+    open_state_dir(tmp_path / "cloud")
+    site, found = of_state_dir(tmp_path / "cloud")
+    assert site is not None
+    examination = Examination(site, found.append)
+    await examination.run()
+    wrong_ones = {each.check: each.fix for each in found if each.result == "wrong" and each.check != "disk"}
+    assert list(wrong_ones) == ["cloud", "database"]
+    assert (wrong_ones["cloud"] or "").startswith("kilonova up --state-dir")
+    # Nothing that could only be old news, or somebody else's.
+    assert not {each.check for each in found} & {"identity", "image", "hosts", "console: page"}
 
 
 def test_without_any_cloud_it_says_what_to_name(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from kilonova.doctor.findings import Finding, ok, warning, wrong
 from kilonova.doctor.site import Site, is_agents
 
 PATIENCE = 8.0
+MOST = 200
+"""Planes that are looked for."""
 _OPTION = "transport_url (or [oslo_messaging_rabbit])"
 
 
@@ -95,6 +97,45 @@ async def _use(
     if is_agents(site):
         # As its agent does it, so that it is the same queue.
         await channel.declare_queue(f"{options.prefix}.agent.{site.host}", arguments=QUEUE_ARGUMENTS)
+
+
+async def planes(site: Site, hosts: Sequence[str]) -> list[Finding]:
+    """Whether somebody hears what the role `network` and the hosts' planes are told. `hosts`: 200 at most."""
+    assert site.broker is not None
+    options, check = site.broker, "networking: planes"
+    names = ["network", *(f"plane.{host}" for host in hosts[:MOST])]
+    heard: dict[str, bool] = {}
+    context = options.tls.context() if options.tls is not None else None
+    for address in options.brokers:
+        url = address.amqp_url(tls=context is not None, heartbeat=30)
+        try:
+            connection = await within(PATIENCE, aio_pika.connect(url, ssl_context=context, timeout=PATIENCE))
+        except Exception:
+            continue  # said already; another one may answer
+        try:
+            heard = {name: await _is_heard(connection, f"{options.prefix}.{name}") for name in names}
+        finally:
+            await asyncio.gather(within(PATIENCE, connection.close()), return_exceptions=True)
+        break
+    if not heard:
+        return []
+    deaf = [name.removeprefix("plane.") for name in names[1:] if not heard[name]]
+    if not heard["network"]:
+        return [wrong(check, "no role 'network' listens: no host gets a plan", "start kilonova-network")]
+    if deaf:
+        text = f"no plane listens on {', '.join(deaf[:10])}" + (" and more" if len(deaf) > 10 else "")
+        return [warning(check, text, "start kilonova-plane there")]
+    return [ok(check, f"one on each of {len(names) - 1} hosts, and the role 'network'")]
+
+
+async def _is_heard(connection: aio_pika.abc.AbstractConnection, queue: str) -> bool:
+    channel = await connection.channel()
+    try:
+        declared = await within(PATIENCE, channel.declare_queue(queue, passive=True))
+    except aiormq.exceptions.ChannelNotFoundEntity:
+        return False
+    await channel.close()
+    return bool(declared.declaration_result.consumer_count)
 
 
 def _identities(site: Site) -> Finding:

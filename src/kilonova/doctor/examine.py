@@ -34,8 +34,9 @@ class Examination:
         await self._look("database", self._database)
         if site.broker is not None:
             await self._look("broker", self._broker)
-        await self._look("identity", lambda: services.look(site))
-        await self._look("console", lambda: console.look(site))
+        if site.running:
+            await self._look("identity", self._others)
+            await self._look("console", lambda: console.look(site))
         known = {service.host for service in self._services if service.binary == roles.COMPUTE}
         if machine.is_host(site, known):
             await self._look("libvirt", lambda: machine.hypervisor(site))
@@ -60,7 +61,7 @@ class Examination:
             named = bool(site.conf.database.connection)
             return [] if named else [ok("database", "none is named: hosts, console proxies and nova-cert need none")]
         found, self._ahead = await database.look(site)
-        if worst(found) == "wrong":
+        if worst(found) == "wrong" or not site.running:
             return found
         if site.broker is not None and self._ahead is not None:
             found.append(roles.own_clock(self._ahead))
@@ -70,6 +71,13 @@ class Examination:
         finally:
             await db.close()
         return found + more
+
+    async def _others(self) -> list[Finding]:
+        site = self._site
+        found, own_planes = await services.look(site)
+        if own_planes and site.broker is not None and not is_agents(site):
+            found += await broker.planes(site, [each.host for each in self._services if each.binary == roles.COMPUTE])
+        return found
 
     async def _broker(self) -> list[Finding]:
         site = self._site

@@ -26,10 +26,11 @@ _NEEDED = ("binding", "security-group")
 """Extensions of Networking without which no server gets a port."""
 
 
-async def look(site: Site) -> list[Finding]:
+async def look(site: Site) -> tuple[list[Finding], bool]:
+    """And whether Networking has Kilonova's driver, so that the hosts have planes."""
     account = site.account
     if account is None:
-        return [ok("identity", "no account is named: of the roles only nova-compute and the like do without")]
+        return [ok("identity", "no account is named: of the roles only nova-compute and the like do without")], False
     async with _session(account) as identity:
         try:
             answer = await identity.ask(
@@ -37,15 +38,21 @@ async def look(site: Site) -> list[Finding]:
             )
             document = answer.json()["token"]
         except (Unavailable, ValueError, KeyError) as error:
-            return [_refused(site, "identity", account, "keystone_authtoken", error)]
+            return [_refused(site, "identity", account, "keystone_authtoken", error)], False
         found = [_who(account, document), *_clock(answer)]
         found += await _compute(site, document.get("catalog", []), account, await identity.service_token())
         found.append(await _image(site, identity, account))
+        own = False
         if site.network_account is not None:
-            found += await _networking(site, site.network_account)
+            more, own = await _networking(site, site.network_account)
+            found += more
         elif site.database is not None:
             found.append(ok("networking", "[neutron] names none: servers have no ports"))
-        return found
+        if site.conf.neutron.service_metadata_proxy and not site.conf.neutron.metadata_proxy_shared_secret:
+            text = "[neutron] service_metadata_proxy without a shared secret: whoever reaches 8775 can be any guest"
+            fix = f"[neutron] metadata_proxy_shared_secret in {site.name}, and in Networking's metadata_agent.ini"
+            found.append(wrong("metadata", text, fix))
+        return found, own
 
 
 @contextlib.asynccontextmanager
@@ -142,32 +149,33 @@ async def _image(site: Site, identity: IdentityClient, account: Account) -> Find
     return wrong("image", f"{url}: {failure}", f"start Image, or correct [glance] in {site.name}")
 
 
-async def _networking(site: Site, account: Account) -> list[Finding]:
+async def _networking(site: Site, account: Account) -> tuple[list[Finding], bool]:
     async with _session(account) as identity:
         try:
             url = site.network or await identity.endpoint("network", account.region)
             token = await identity.service_token()
         except Unavailable as error:
-            return [_refused(site, "networking", account, "neutron", error)]
+            return [_refused(site, "networking", account, "neutron", error)], False
         if url is None:
             fix = f"openstack service create network and its endpoints, or [neutron] endpoint_override in {site.name}"
-            return [wrong("networking", "Identity's catalog has no service 'network'" + _region(account), fix)]
+            text = "Identity's catalog has no service 'network'" + _region(account)
+            return [wrong("networking", text, fix)], False
         base = deployment.without_version(url)
         answer = await _ask(f"{base}/v2.0/extensions", token, account.verify)
         fix = f"start Networking, or correct [neutron] in {site.name}"
         if isinstance(answer, str):
-            return [wrong("networking", f"{base}: {answer}", fix)]
+            return [wrong("networking", f"{base}: {answer}", fix)], False
         aliases = {extension["alias"] for extension in answer.get("extensions", ())}
         if missing := [alias for alias in _NEEDED if alias not in aliases]:
             text = f"{base} lacks the extensions {', '.join(missing)}"
-            return [wrong("networking", text, "core_plugin = ml2, and its extension_drivers, in neutron.conf")]
+            return [wrong("networking", text, "core_plugin = ml2, and its extension_drivers, in neutron.conf")], False
         found = [ok("networking", base)]
         own = "plane-report" in aliases
         listed = await _ask(f"{base}/v2.0/agents", token, account.verify)
         if isinstance(listed, str):
             # A Networking without agents of its own may not list any.
             listed = {"agents": []}
-        return [*found, _agents(listed.get("agents", []), own=own)]
+        return [*found, _agents(listed.get("agents", []), own=own)], own
 
 
 def _agents(agents: list[dict[str, Any]], *, own: bool) -> Finding:

@@ -32,6 +32,8 @@ class Site:
     """Where to fix things: the configuration's files, or the state directory."""
     conf: cfg.ConfigOpts
     host: str
+    running: bool = True
+    """Else there are files to look at, and nothing that answers."""
     database: str | None = None
     broker: RabbitOptions | None = None
     shared_user: bool = False
@@ -135,6 +137,7 @@ def of_state_dir(path: Path) -> tuple[Site | None, list[Finding]]:
         name=name,
         conf=conf,
         host=deployment.host_name(conf),
+        running=report is not None,
         database=f"sqlite:///{data / 'compute.sqlite'}",
         account=account if report else None,
         network_account=account if networks else None,
@@ -158,7 +161,7 @@ def _parts(report: Report, path: Path) -> list[Finding]:
         check, fix = f"cloud: {part.name}", f"look into {path / 'log'}"
         again = f", started {part.restarts + 1} times" if part.restarts else ""
         if part.state != "ready":
-            found.append(wrong(check, f"{part.state}: {part.detail}", fix))
+            found.append(wrong(check, f"{part.state}: {part.detail}".rstrip(": "), fix))
         elif part.restarts:
             found.append(warning(check, f"{part.state}{again}", fix))
         else:
