@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.guide.chapter import UNITS
-from tests.guide.marks import guide, whole
+from tests.guide.marks import WHOLE, guide, whole
 from tests.guide.site import Site
 from tests.support.guide import CONTROLLER, NEUTRON_OF_COMPUTE, PASSWORD, PROXY_OF_METADATA
 
@@ -48,6 +48,27 @@ def test_config_check_accepts_the_guides_files(site: Site) -> None:
     for machine in (site.controller, site.compute):
         said = machine.run("kilonova config check --config-file /etc/nova/nova.conf")
         assert "Password123" not in said
+
+
+def test_doctor_finds_nothing_wrong_with_what_the_guide_has_made(site: Site) -> None:
+    of_both = {"configuration", "broker", "identity", "clock: Identity", "secrets"}
+    wanted = {
+        site.controller: of_both
+        | {"database", "database: schema", "database: grants", "role: nova-conductor", "role: nova-scheduler"}
+        | {"role: nova-consoleauth", "hosts", "clock: compute01", "host: compute01", "endpoint: compute"}
+        | {"console: page", "console: tokens"},
+        site.compute: of_both | {"libvirt", "libvirt: emulator", "libvirt: machine", "console: page"},
+    }
+    for machine, checks in wanted.items():
+        said = machine.run("kilonova doctor --json --config-file /etc/nova/nova.conf || true", timeout=300)
+        assert "Password123" not in said
+        found = json.loads(said)["checks"]
+        assert checks <= {each["check"] for each in found if each["result"] == "ok"}, said
+        wrong = {each["check"] for each in found if each["result"] == "wrong"}
+        # How much room this machine has is its own affair; the bounded form has no Image.
+        assert wrong <= ({"disk"} if WHOLE else {"disk", "image"}), said
+        # The guide has one user for all hosts.
+        assert "broker: identities" in {each["check"] for each in found if each["result"] == "warning"}
 
 
 @pytest.mark.parametrize(
