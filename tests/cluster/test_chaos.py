@@ -18,7 +18,6 @@ SEED = int(os.environ.get("KILONOVA_SEED", "1"))
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not os.environ.get("CHAOS"), reason="of `make cluster`: too few seeds have passed to stop a change")
 def test_nothing_is_lost_doubled_or_left_over_whatever_breaks() -> None:
     # They are killed here, and others' tests want theirs alive.
     directories = [Path(tempfile.mkdtemp(prefix="kn-chaos-")) for _ in range(2)]
