@@ -328,7 +328,7 @@ async def test_clocks_that_differ(deployment: Deployment, tmp_path: Path, monkey
         assert of(found, check).result == "wrong"
         assert "chrony" in (of(found, check).fix or "")
     # Hosts are told apart from this machine: the difference is taken to be its own.
-    assert re.fullmatch(r"12\d\.\d s ahead of the database's", of(found, "clock: compute1-001").text)
+    assert re.fullmatch(r"1[12]\d\.\d s ahead of the database's", of(found, "clock: compute1-001").text)
 
 
 async def test_roles_and_hosts_that_nobody_has_heard_of(

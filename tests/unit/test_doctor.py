@@ -19,6 +19,7 @@ from kilonova.bus.messages import Answer, HostQuestion, Message
 from kilonova.console.proxy.proxy import LATER, REFUSED
 from kilonova.db.hosts import Service
 from kilonova.doctor import console, roles
+from kilonova.doctor.database import beyond
 from kilonova.doctor.examine import Examination
 from kilonova.doctor.findings import exit_code, ok, warning, wrong
 from kilonova.doctor.site import of_state_dir
@@ -54,8 +55,8 @@ async def test_hosts_say_what_time_it_is_and_whether_their_hypervisor_answers(cl
 @pytest.mark.parametrize(
     ("answer", "result", "said"),
     [
-        (lambda: Answer(data={"clock": time.time() - 40, "hypervisor": "QEMU 7"}), "wrong", "40.0 s behind"),
-        (lambda: Answer(data={"clock": time.time() + 5, "hypervisor": "QEMU 7"}), "warning", "5.0 s ahead"),
+        (lambda: Answer(data={"clock": time.time() - 40, "hypervisor": "QEMU 7"}), "wrong", "s behind"),
+        (lambda: Answer(data={"clock": time.time() + 5, "hypervisor": "QEMU 7"}), "warning", "s ahead"),
         (lambda: Answer(data={"clock": time.time(), "failure": "libvirt is away"}), "wrong", "libvirt is away"),
         (lambda: Answer(error="The receiver does not understand this message."), "warning", "does not understand"),
     ],
@@ -141,3 +142,9 @@ def test_without_any_cloud_it_says_what_to_name(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--config-file", str(tmp_path / "none.conf")], capture_output=True, timeout=60)
     assert done.returncode == 2
     assert b"does not exist" in done.stdout
+
+
+def test_what_asking_took_is_no_difference_of_clocks() -> None:
+    assert beyond(10.0, before=9.0, after=14.0) == 0.0
+    assert beyond(8.0, before=9.0, after=14.0) == 1.0
+    assert beyond(20.0, before=9.0, after=14.0) == -6.0

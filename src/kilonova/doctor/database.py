@@ -96,7 +96,12 @@ async def _connected(site: Site, connection: AsyncConnection, place: str) -> tup
     found += await _rights(connection, site)
     before = time.time()
     now = float((await connection.execute(sa.select(database_seconds()))).scalar_one())
-    return found, (before + time.time()) / 2 - now
+    return found, beyond(now, before, time.time())
+
+
+def beyond(theirs: float, before: float, after: float) -> float:
+    """How far our clock is ahead of one that was read between two looks at ours; what the asking took is no skew."""
+    return before - theirs if theirs < before else min(0.0, after - theirs)
 
 
 async def _server(connection: AsyncConnection) -> str:

@@ -11,6 +11,7 @@ from kilonova.bus.messages import HostQuestion
 from kilonova.db import hosts
 from kilonova.db.engine import Database
 from kilonova.db.hosts import Service
+from kilonova.doctor.database import beyond
 from kilonova.doctor.findings import Finding, ok, warning, wrong
 from kilonova.doctor.site import Site
 from kilonova.engine import queues
@@ -23,7 +24,7 @@ SKEW, BAD_SKEW = 2.0, 30.0
 MOST = 200
 """Hosts that are asked, so many at once: one look is not to be a load."""
 _AT_ONCE = 50
-_PATIENCE = 5.0
+_PATIENCE = 10.0
 _NTP = "run chrony (or another NTP client) on"
 
 
@@ -117,11 +118,11 @@ async def _ask(bus: Bus, host: str, ahead: float) -> list[Finding]:
         answer = await bus.ask(f"agent.{host}", HostQuestion(), _PATIENCE)
     except KilonovaError as error:
         return [wrong(check, error.message, f"look into the log of nova-compute on {host}, and at its broker")]
-    middle = (before + time.time()) / 2
+    after = time.time()
     said = answer.data.get("clock")
     if not isinstance(said, float):
         return [warning(check, answer.error or "does not say how it is", f"the same release of Kilonova on {host}")]
-    found = [clock(f"clock: {host}", said - middle + ahead, f"on {host}")]
+    found = [clock(f"clock: {host}", ahead - beyond(said, before, after), f"on {host}")]
     failure = answer.data.get("failure")
     if failure:
         found.append(wrong(check, str(failure), f"systemctl status libvirtd on {host}"))
