@@ -33,6 +33,7 @@ from futurist._thread import ThreadWorker  # type: ignore[import-not-found]  # n
 from neutronclient.common import exceptions as neutron_exceptions  # type: ignore[import-not-found]  # noqa: E402
 from nova import policy  # noqa: E402, what comes before decides how this is loaded
 from nova.tests.functional import integrated_helpers  # type: ignore[import-not-found]  # noqa: E402
+from nova.virt import fake  # type: ignore[import-not-found]  # noqa: E402
 
 ROLES = {
     "admin": "reader,member,manager,admin",
@@ -172,6 +173,20 @@ def more_of_networking(fixture: Any) -> None:
     fixture.show_security_group_rule = lambda id: {"security_group_rule": the(rules(), id)}
 
 
+def more_of_hypervisor() -> None:
+    """A PCI device of each host."""
+    device = {
+        "address": "0000:81:00.0", "vendor_id": "8086", "product_id": "10fb", "dev_type": "type-PCI", "numa_node": None,
+        "status": "available", "parent_addr": None, "label": "label_8086_10fb",
+    }  # fmt: skip
+    plain = fake.SmallFakeDriver.get_available_resource
+
+    def with_device(driver: Any, nodename: str) -> dict[str, Any]:
+        return {**plain(driver, nodename), "pci_passthrough_devices": json.dumps([device])}
+
+    fake.SmallFakeDriver.get_available_resource = with_device
+
+
 def with_options(application: Application, flags: Callable[..., None]) -> Application:
     """`PUT /options` with JSON sets options of the reference's [DEFAULT]."""
 
@@ -197,6 +212,10 @@ class Oracle(integrated_helpers._IntegratedTestBase):  # type: ignore[misc]
 
     def _setup_compute_service(self) -> Any:
         self.flags(allow_resize_to_same_host=True)
+        ids = {"vendor_id": "8086", "product_id": "10fb"}
+        alias = {"name": "nic", "device_type": "type-PCI", **ids}
+        self.flags(device_spec=[json.dumps(ids)], alias=[json.dumps(alias)], group="pci")
+        more_of_hypervisor()
         self._start_compute("host-2")
         return self._start_compute("host-1")
 

@@ -13,6 +13,7 @@ import httpx
 from compat.play import Side
 from kilonova.agent.sim.driver import SimOptions
 from kilonova.api.app import create_app
+from kilonova.pci import PciDevice
 from kilonova.settings import ComputeSettings
 from kilonova.testing.cloud import make_cloud
 from kilonova.testing.identity import PROJECT, StaticTokens
@@ -39,6 +40,8 @@ PORTS = tuple(f"ce531f90-199f-48c0-816c-13e38010b44{number}" for number in range
 GROUP = "aec9df91-db1f-4e04-8ac6-e761d8461c53"
 PUBLIC = "7d5a0fb0-4c8e-4a57-8d4d-0b6ad9a5f001"
 """The reference's simulated Networking has these too."""
+DEVICE = PciDevice(address="0000:81:00.0", vendor_id="8086", product_id="10fb")
+"""Of each host, here and there."""
 
 
 async def _networking() -> FakeNetworking:
@@ -65,9 +68,10 @@ async def _networking() -> FakeNetworking:
 async def ours(settings: Mapping[str, int] | None = None) -> AsyncIterator[Side]:
     """`settings`: by the names that options have."""
     with tempfile.TemporaryDirectory() as directory:
-        options = SimOptions(vcpus=2, memory_mb=8192, local_gb=1028)
+        options = SimOptions(vcpus=2, memory_mb=8192, local_gb=1028, pci_devices=(DEVICE,))
         network = await _networking()
-        chosen = ComputeSettings(**(settings or {}))  # type: ignore[arg-type]  # numbers, all of them
+        aliases = {"nic": DEVICE.resource_class}
+        chosen = ComputeSettings(pci_aliases=aliases, **(settings or {}))  # type: ignore[arg-type]  # numbers, all of them
         async with make_cloud(
             Path(directory), hosts=2, options=options, synchronous="OFF", network=network, settings=chosen
         ) as cloud:
