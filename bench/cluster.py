@@ -213,6 +213,8 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=1000)
     parser.add_argument("--hosts", type=int, default=10_000, help="That only report.")
     chosen = parser.parse_args()
+    if chosen.write and chosen.only:
+        parser.error("--write replaces the whole table: not with --only")
     found = Found()
     load = os.getloadavg()[0]
     with servers() as (mariadb, broker):
