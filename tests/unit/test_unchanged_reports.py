@@ -20,6 +20,7 @@ from kilonova.db.engine import Database, Tx
 from kilonova.db.hosts import COMPUTE
 from kilonova.db.schema import create_all
 from kilonova.db.tables import compute_nodes, instances, node_resources, services
+from kilonova.numa import Cell
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
 from tests.support.server_rows import values
@@ -34,11 +35,12 @@ REPORT = HostReport(
         vcpus=8,
         memory_mb=4096,
         local_gb=100,
-        cpu_info={"features": ["a"], "topology": {"cores": 8}},
+        cpu_info={"features": ("a",), "topology": {"cores": 8}},
         traits=("HW_CPU_X86_AVX",),
         supported=(("x86_64", "qemu", "hvm"),),
         resources={"CUSTOM_GPU": Resource(total=2)},
         metrics={"load": 0.5},
+        cells=(Cell(id=0, memory_mb=4096, cpus=(0, 1), dedicated=(2, 3), siblings=((2, 3),), pages=((2048, 64),)),),
         uptime="1 day",
         disk_available_least=50,
     ),

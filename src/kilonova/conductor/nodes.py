@@ -111,7 +111,7 @@ async def change_node(tx: Tx, world: World, node_id: int, changes: dict[str, Any
 
 def _values(inventory: Inventory, allocation: Allocation, ratios: tuple[float, float, float]) -> dict[str, Any]:
     cpu, ram, disk = ratios
-    return {
+    values = {
         "hypervisor_type": inventory.hypervisor_type,
         "hypervisor_version": inventory.hypervisor_version,
         "vcpus": inventory.vcpus,
@@ -125,13 +125,16 @@ def _values(inventory: Inventory, allocation: Allocation, ratios: tuple[float, f
         "local_gb_max": int((inventory.local_gb - -(-allocation.reserved_disk_mb // 1024)) * disk),
         "disk_available_least": inventory.disk_available_least,
         "cpu_info": inventory.cpu_info,
-        "traits": list(inventory.traits),
-        "supported_instances": [list(kind) for kind in inventory.supported],
+        "traits": inventory.traits,
+        "supported_instances": inventory.supported,
         "metrics": inventory.metrics or None,
-        "numa_cells": msgspec.to_builtins(inventory.cells) or None,
+        "numa_cells": inventory.cells or None,
         "host_ip": inventory.host_ip,
         "uptime": inventory.uptime,
     }
+    # As the database will have them, so that the two can be compared: a tuple comes back as a list.
+    same: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(values))
+    return same
 
 
 async def _set_resources(
