@@ -81,13 +81,13 @@ async def test_what_the_hypervisor_cannot_do_is_refused_before_anything_is_made(
 ) -> None:
     abacus = rig.image(properties={"hw_machine_type": "abacus"})
     for error, changes in (
-        (Invalid, {"extra_specs": {"hw:cpu_policy": "dedicated"}}),
+        (Invalid, {"extra_specs": {"hw:cpu_realtime": "yes"}}),
         (Invalid, {"image": abacus}),
         (HostFailure, {"machine_type": "abacus"}),
         (HostFailure, {"cpu_model": "abacus"}),
     ):
         spec = rig.spec(**changes)
-        with pytest.raises(error, match=r"abacus|dedicated"):
+        with pytest.raises(error, match=r"abacus|realtime"):
             await build(rig, driver, spec)
         await remove(driver, spec.uuid)
     assert await rig.left() == []
