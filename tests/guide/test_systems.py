@@ -51,7 +51,10 @@ def test_config_check_accepts_the_guides_files(site: Site) -> None:
 
 
 def test_doctor_finds_nothing_wrong_with_what_the_guide_has_made(site: Site) -> None:
-    of_both = {"configuration", "broker", "identity", "clock: Identity", "secrets"}
+    of_both = {"configuration", "broker", "identity", "secrets"}
+    if not WHOLE:
+        # Debian's Identity, as its chapter starts it, does not say what time it is.
+        of_both.add("clock: Identity")
     wanted = {
         site.controller: of_both
         | {"database", "database: schema", "database: grants", "role: nova-conductor", "role: nova-scheduler"}
