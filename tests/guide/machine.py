@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ class Machine:
         self.typed.append(script)
         return done.stdout
 
-    def converse(self, script: str, answers: list[tuple[str, str]], *, timeout: float = 120) -> str:
+    def converse(self, script: str, answers: Sequence[tuple[str, str]], *, timeout: float = 120) -> str:
         """As `run` at a terminal: each answer is typed once its prompt has come."""
         ours, theirs = os.openpty()
         talking = subprocess.Popen(
