@@ -24,7 +24,8 @@ class Load:
         self._ports = itertools.cycle([member.port for member in cluster.of("api")])
         self._room = asyncio.Semaphore(clients)
         headers = {"X-Auth-Token": token, "OpenStack-API-Version": NEWEST}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
+        # Servers end idle connections after five seconds: one must not be taken up again just then.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients, keepalive_expiry=2.0)
         self._http = httpx.AsyncClient(headers=headers, timeout=60, limits=limits)
 
     async def __aenter__(self) -> Load:
