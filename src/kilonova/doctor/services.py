@@ -18,6 +18,7 @@ from kilonova.doctor.site import Site
 from kilonova.errors import Unavailable
 from kilonova.service import deployment
 from kilonova.service.deployment import Account
+from kilonova.service.parts import session_of
 
 PATIENCE = 10.0
 DATE_SKEW = 5.0
@@ -57,16 +58,7 @@ async def look(site: Site) -> tuple[list[Finding], bool]:
 
 @contextlib.asynccontextmanager
 async def _session(account: Account) -> AsyncIterator[IdentityClient]:
-    client = IdentityClient(
-        account.url,
-        username=account.username,
-        password=account.password,
-        project=account.project,
-        user_domain=account.user_domain,
-        project_domain=account.project_domain,
-        timeout=PATIENCE,
-        verify=account.verify,
-    )
+    client = session_of(account, timeout=PATIENCE)
     try:
         yield client
     finally:

@@ -97,17 +97,7 @@ class Parts:
         return self._identity
 
     def session(self, account: Account) -> IdentityClient:
-        from kilonova.clients.identity import IdentityClient
-
-        client = IdentityClient(
-            account.url,
-            username=account.username,
-            password=account.password,
-            project=account.project,
-            user_domain=account.user_domain,
-            project_domain=account.project_domain,
-            verify=account.verify,
-        )
+        client = session_of(account)
         self.stack.push_async_callback(client.close)
         return client
 
@@ -195,6 +185,22 @@ class Parts:
                 raise Invalid(f"Identity's catalog has no service of type '{service_type}': say {section}.")
             return deployment.without_version(found)
         raise AssertionError("unreachable")
+
+
+def session_of(account: Account, *, timeout: float = 20.0) -> IdentityClient:
+    """An account's; whoever makes it closes it. `timeout`: seconds that Identity may take to answer."""
+    from kilonova.clients.identity import IdentityClient
+
+    return IdentityClient(
+        account.url,
+        username=account.username,
+        password=account.password,
+        project=account.project,
+        user_domain=account.user_domain,
+        project_domain=account.project_domain,
+        timeout=timeout,
+        verify=account.verify,
+    )
 
 
 async def _no_token() -> str | None:
