@@ -7,11 +7,9 @@ The server that is killed is the test's own; others want theirs alive.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
+import functools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +27,7 @@ from kilonova.world import World
 from tests.support.databases import DatabaseServer
 from tests.support.mariadb import MariaDB
 from tests.support.postgresql import PostgreSQL
+from tests.support.processes import serving
 
 c = quota_usages.c
 
@@ -224,16 +223,8 @@ async def test_after_a_restore_numbers_go_on_above_a_gap(db: Database) -> None:
 @pytest.fixture(params=[MariaDB, PostgreSQL])
 def mortal(request: pytest.FixtureRequest) -> Iterator[MariaDB | PostgreSQL]:
     """A server that keeps what was committed when it is killed."""
-    directory = Path(tempfile.mkdtemp(prefix="kn-mortal-"))
-    server = request.param(directory, fsync=True)
-    try:
-        server.install()
-        server.start()
-        server.grant()
+    with serving(functools.partial(request.param, fsync=True), "kn-mortal-") as server:
         yield server
-    finally:
-        server.close()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.mark.timeout(300)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import getpass
 import itertools
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.certificates import write_certificates
-from tests.support.processes import accepts, end, free_port, spawn, wait_until
+from tests.support.processes import accepts, end, free_port, serving, spawn, wait_until
 
 _SERVER = Path("/usr/sbin/mariadbd")
 
@@ -117,13 +115,5 @@ def mariadb() -> Iterator[MariaDB]:
     """A running server for the whole session; take a database of your own with `new_database()`."""
     if not _SERVER.exists():
         pytest.fail("MariaDB is not installed: apt-get install --no-install-recommends mariadb-server")
-    directory = Path(tempfile.mkdtemp(prefix="kn-mariadb-"))
-    server = MariaDB(directory)
-    try:
-        server.install()
-        server.start()
-        server.grant()
+    with serving(MariaDB, "kn-mariadb-") as server:
         yield server
-    finally:
-        server.close()
-        shutil.rmtree(directory, ignore_errors=True)

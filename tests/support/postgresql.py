@@ -7,17 +7,15 @@ import getpass
 import itertools
 import os
 import pwd
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.processes import end, free_port, spawn, wait_until
+from tests.support.processes import end, free_port, serving, spawn, wait_until
 
 _PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
@@ -136,13 +134,5 @@ def postgresql() -> Iterator[PostgreSQL]:
     """A running server for the whole session; take a database of your own with `new_database()`."""
     if not _PROGRAMS.exists():
         pytest.fail("PostgreSQL is not installed: apt-get install --no-install-recommends postgresql-15")
-    directory = Path(tempfile.mkdtemp(prefix="kn-postgresql-"))
-    server = PostgreSQL(directory)
-    try:
-        server.install()
-        server.start()
-        server.grant()
+    with serving(PostgreSQL, "kn-postgresql-") as server:
         yield server
-    finally:
-        server.close()
-        shutil.rmtree(directory, ignore_errors=True)

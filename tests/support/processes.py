@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 _PORTS = range(19000, 19500)
 _given: deque[int] = deque(maxlen=250)
@@ -79,3 +81,33 @@ def end(process: subprocess.Popen[bytes], *, how: int = signal.SIGTERM, timeout:
             continue
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+class Server(Protocol):
+    """A database server in a directory of its own."""
+
+    def install(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    def grant(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_S = TypeVar("_S", bound=Server)
+
+
+@contextlib.contextmanager
+def serving(make: Callable[[Path], _S], prefix: str) -> Iterator[_S]:
+    """What `make` makes in a new directory, running; nothing of it is left afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    server = make(directory)
+    try:
+        server.install()
+        server.start()
+        server.grant()
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(directory, ignore_errors=True)
