@@ -97,6 +97,11 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """Threads beside the pins that nobody gets."""
     page_kib: int | None = None
 
+    @property
+    def pinning(self) -> dict[int, int]:
+        """By the server's CPU the host's; empty where they share."""
+        return dict(zip(self.cpus, self.pins, strict=True)) if self.pins else {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:

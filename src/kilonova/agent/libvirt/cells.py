@@ -57,7 +57,7 @@ def tuning(spec: ServerSpec, shared: str | None) -> list[ET.Element]:
         if shared:
             vcpu.set("cpuset", shared)
         return parts
-    pins = {vcpu: pin for one in spec.numa for vcpu, pin in zip(one.cpus, one.pins, strict=False)}
+    pins = {number: pin for one in spec.numa for number, pin in one.pinning.items()}
     tune = ET.Element("cputune")
     if pins:
         for number, pin in sorted(pins.items()):

@@ -47,12 +47,12 @@ async def show_topology(request: Request) -> dict[str, Any]:
     of_host = request.allowed("compute:server:topology:host:index", {"project_id": server.project_id})
     nodes = [_cell(one, of_host=of_host) for one in placed]
     pages = {one.page_kib for one in placed if one.page_kib}
-    return {"nodes": nodes, "pagesize_kb": min(pages) if pages else None}
+    return {"nodes": nodes, "pagesize_kb": min(pages, default=None)}
 
 
 def _cell(placed: Placed, *, of_host: bool) -> dict[str, Any]:
     view: dict[str, Any] = {"memory_mb": placed.memory_mb, "siblings": [], "vcpu_set": list(placed.cpus)}
     if of_host:
-        pins = {str(vcpu): pin for vcpu, pin in zip(placed.cpus, placed.pins, strict=False)}
+        pins = {str(vcpu): pin for vcpu, pin in placed.pinning.items()}
         view |= {"cpu_pinning": pins, "host_node": placed.cell}
     return view
