@@ -166,8 +166,11 @@ class Reporter:
         self._wait = report_interval
         """Seconds without news after which the last report is recalled; short at first, as it may have been lost."""
         self._periodic: list[Periodic] = []
-        self._reported: tuple[str, float] | None = None
-        """The last report's digest, and when it was made or recalled."""
+        self._digest = ""
+        """Of the last report."""
+        self._seen: Inventory | None = None
+        self._told = 0.0
+        """When it was reported or recalled."""
         self._pending: dict[str, int] = {}
         self._passing: dict[str, int] = {}
         self._events: asyncio.Task[None] | None = None
@@ -194,7 +197,9 @@ class Reporter:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def heartbeat(self, unchanged: Unchanged | None = None) -> None:
+    async def heartbeat(self) -> None:
+        """With some of them the last report is recalled, in case it was lost."""
+        unchanged = self._recalled()
         if self._pulse is not None:
             self._pulse.add(self.host, self.incarnation, unchanged)
             return
@@ -203,24 +208,27 @@ class Reporter:
     def _heartbeat_message(self, unchanged: Unchanged | None = None) -> Heartbeat:
         return Heartbeat(host=self.host, binary="nova-compute", incarnation=self.incarnation, unchanged=unchanged)
 
+    def _recalled(self) -> Unchanged | None:
+        now = self._world.monotonic()
+        if self._seen is None or now - self._told < self._wait:
+            return None
+        self._told = now
+        self._wait = min(self._wait * 2, self._inventory_repeat)
+        return Unchanged(
+            digest=self._digest,
+            hypervisor_hostname=self._seen.hypervisor_hostname,
+            uptime=self._seen.uptime,
+            disk_available_least=self._seen.disk_available_least,
+        )
+
     async def inventory(self) -> None:
-        """Report the inventory when it changed, and recall it now and then in case a report was lost."""
+        """Report the inventory when it changed."""
         inventory = await self._look()
-        digest, now = self._digest(inventory), self._world.monotonic()
-        if self._reported is None or self._reported[0] != digest:
-            self._wait = self._report_interval
-            await self._bus.send("conductor", self._report_of(inventory))
-        elif now - self._reported[1] >= self._wait:
-            self._wait = min(self._wait * 2, self._inventory_repeat)
-            self._reported = (digest, now)
-            await self.heartbeat(
-                Unchanged(
-                    digest=digest,
-                    hypervisor_hostname=inventory.hypervisor_hostname,
-                    uptime=inventory.uptime,
-                    disk_available_least=inventory.disk_available_least,
-                )
-            )
+        if self._digest_of(inventory) == self._digest:
+            self._seen = inventory
+            return
+        self._wait = self._report_interval
+        await self._bus.send("conductor", self._report_of(inventory))
 
     async def report(self) -> None:
         """The whole of it: a conductor asks."""
@@ -233,18 +241,18 @@ class Reporter:
         return self._additions.to(await self._driver.inventory())
 
     def _report_of(self, inventory: Inventory) -> HostReport:
-        digest = self._digest(inventory)
-        self._reported = (digest, self._world.monotonic())
+        self._digest = self._digest_of(inventory)
+        self._seen, self._told = inventory, self._world.monotonic()
         return HostReport(
             host=self.host,
             incarnation=self.incarnation,
             inventory=inventory,
             boot_id=self.boot_id,
             allocation=self._allocation,
-            digest=digest,
+            digest=self._digest,
         )
 
-    def _digest(self, inventory: Inventory) -> str:
+    def _digest_of(self, inventory: Inventory) -> str:
         """Of all that a report says, but for what always moves."""
         lasting = msgspec.structs.replace(inventory, uptime=None, disk_available_least=None)
         said = (self.incarnation, self.boot_id, self._allocation, lasting)
