@@ -25,8 +25,8 @@ setup-tests:
 demo: setup ## Bring a cloud up and boot a real server on it (ARGS=--teardown: stop everything at the end)
 	@$(BIN)/kilonova demo $(ARGS)
 
-test: setup-tests ## All tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup-tests ## All tests, in two processes (ARGS=-n0: in one)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' fault harness: ARGS=tests/workflows)
 	@$(BIN)/python -m pytest tests/unit tests/api $(ARGS)

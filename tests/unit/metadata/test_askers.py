@@ -104,7 +104,7 @@ async def test_a_refusal_is_not_a_matter_of_the_cache(rt: Runtime, ask: Asking) 
     assert (await ask(PATH, server)).status_code == 200
 
 
-@pytest.mark.parametrize("id", [str(uuid.uuid4()), "x", "x" * 5000, "'; drop table instances"])
+@pytest.mark.parametrize("id", ["0a9f4a6e-3f6c-4d8b-9a1c-3d2e1f405162", "x", "x" * 5000, "'; drop table instances"])
 async def test_an_unknown_server_is_not_found(ask: Asking, id: str) -> None:
     assert (await ask(PATH, id)).status_code == 404
 
