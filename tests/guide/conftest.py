@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,34 @@ import pytest
 from tests.guide.bounded import missing
 from tests.guide.marks import WHOLE
 from tests.guide.minutes import Minutes
+from tests.guide.order import Order
 from tests.guide.site import CHECKOUT, Site, prepare_layer
 
 MINUTES = Minutes()
+ORDER = Order()
+SITES: list[Site] = []
+"""The one that runs."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if earlier := ORDER.missing(item.path.name, _step(item.name)):
+        pytest.skip(f"comes after {earlier}, which has not passed")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.nodeid.startswith("tests/guide/"):
-        MINUTES.add_test(report.nodeid, report.duration)
+    file, _, name = report.nodeid.partition("::")
+    if report.when == "call" and Path(file).parent == Path("tests/guide"):
+        ORDER.happened(Path(file).name, _step(name), passed=report.passed)
+        MINUTES.add_test(Path(file).stem, _step(name), report.duration)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Tests that come afterwards have the machine for themselves."""
+    if nextitem is None or nextitem.path.parent != item.path.parent:
+        for site in SITES:
+            site.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -39,11 +60,12 @@ def site() -> Iterator[Site]:
         with MINUTES.of(before, "Debian's packages, once"):
             layer = prepare_layer(CHECKOUT / ".cache/guide") if WHOLE else None
         site = Site(Path(directory), layer)
+        SITES.append(site)
         try:
             try:
                 with MINUTES.of(before, "machines"):
                     site.make_machines()
-            except AssertionError as error:
+            except (AssertionError, OSError, subprocess.SubprocessError) as error:
                 if WHOLE:
                     raise
                 pytest.skip(f"no machines of namespaces here: {error}")
@@ -53,3 +75,9 @@ def site() -> Iterator[Site]:
             yield site
         finally:
             site.stop()
+            SITES.remove(site)
+
+
+def _step(name: str) -> str:
+    """Of a test: those of one function are one step."""
+    return name.partition("[")[0]

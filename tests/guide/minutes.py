@@ -27,11 +27,8 @@ class Minutes:
     def add(self, part: str, step: str, seconds: float) -> None:
         self._steps[part, step] = self._steps.get((part, step), 0.0) + seconds
 
-    def add_test(self, node: str, seconds: float) -> None:
-        """`node`: the id of a test of the run; those of one function count as one step."""
-        file, _, name = node.partition("[")[0].partition("::")
-        module = file.rpartition("/")[2].removesuffix(".py")
-        self.add(_TITLES.get(module, module), name.removeprefix("test_").replace("_", " "), seconds)
+    def add_test(self, module: str, test: str, seconds: float) -> None:
+        self.add(_TITLES.get(module, module), test.removeprefix("test_").replace("_", " "), seconds)
 
     def table(self) -> list[str]:
         """Lines of a Markdown table, and one that says what all of it took."""

@@ -12,7 +12,7 @@ from tests.guide.marks import guide, whole
 from tests.guide.site import BIN, CHECKOUT, Site, tiny_image
 from tests.support.guide import COMPUTE, NEUTRON_OF_COMPUTE, PASSWORD
 
-pytestmark = [*guide, whole]
+pytestmark = [guide, whole]
 
 _SSH = "ssh -i /root/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@"
 _KEPT = 512
