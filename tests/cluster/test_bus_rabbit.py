@@ -50,6 +50,15 @@ async def connect(broker: Broker) -> AbstractConnection:
     return await aio_pika.connect(address.amqp_url(tls=False, heartbeat=5))
 
 
+class OfTheNextRelease(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    server_uuid: str
+
+
+class WakeOfTheNextRelease(msgspec.Struct, frozen=True, kw_only=True, tag="Wake"):
+    operation_id: int
+    why: str
+
+
 async def arrives(bus: RabbitBus, address: str, heard: Heard, number: int) -> None:
     """Send until it arrives, as all senders here do."""
     async with asyncio.timeout(60):
@@ -208,3 +217,21 @@ async def test_a_network_that_swallows_everything_is_survived_in_both_directions
     finally:
         await bus.close()
         gates.close()
+
+
+async def test_what_only_the_next_release_says_is_refused_and_stops_nothing(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Roles of two releases side by side: unknown kinds of messages, and unknown fields of known ones."""
+    new, old = await make(), await make()
+    heard = Heard()
+    await old.listen("conductor", heard)
+    unknown: Message = OfTheNextRelease(server_uuid="s")  # type: ignore[assignment]
+    more: Message = WakeOfTheNextRelease(operation_id=7, why="because")  # type: ignore[assignment]
+    await new.send("conductor", unknown)
+    answer = await new.ask("conductor", unknown, 30.0)
+    assert answer.error == "The receiver does not understand this message."
+    await new.send("conductor", more)
+    await heard.until(lambda: heard.messages)
+    assert heard.messages == [Wake(operation_id=7)]
+    assert capsys.readouterr().out.count("bus.not_understood") == 2

@@ -44,6 +44,8 @@ class Member:
     gate: Gate | None = None
     process: subprocess.Popen[bytes] | None = None
     deaths: int = 0
+    source: Path
+    """Of the release that it runs."""
 
     @property
     def pid(self) -> int:
@@ -68,6 +70,8 @@ class Cluster:
     """With them each process has a way of its own to the broker, which can be cut."""
     weather: str | None = None
     """See `tests.support.weather`."""
+    source: Path = ROOT / "src"
+    """Of the release that members run which are added."""
     members: dict[str, Member] = field(default_factory=dict)
 
     def text(self, name: str, port: int, gate: Gate | None = None) -> str:
@@ -124,6 +128,7 @@ class Cluster:
             notify=self.directory / f"{name}.notify",
             port=port,
             gate=gate,
+            source=self.source,
         )
         self.members[name] = member
         return member
@@ -136,7 +141,7 @@ class Cluster:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             listener.bind(str(member.notify))
             listener.settimeout(1.0)
-            environment = {**os.environ, "NOTIFY_SOCKET": str(member.notify), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+            environment = {**os.environ, "NOTIFY_SOCKET": str(member.notify), "PYTHONPATH": f"{member.source}:{ROOT}"}
             module = "kilonova.cli"
             if self.weather is not None:
                 module = "tests.support.weather"
@@ -177,6 +182,20 @@ class Cluster:
         end(member.process, how=signal.SIGKILL)
         member.deaths += 1
 
+    def manage(self, *words: str) -> str:
+        """What nova-manage of the newest release that runs here says."""
+        config = next(iter(self.members.values())).config
+        command = [sys.executable, "-m", "kilonova.cli.manage", "--config-file", str(config), *words]
+        environment = {**os.environ, "PYTHONPATH": str(self.source)}
+        return subprocess.run(
+            command, check=True, timeout=120, stdout=subprocess.PIPE, text=True, env=environment
+        ).stdout
+
+    def end(self, member: Member) -> None:
+        """As systemd stops it."""
+        assert member.process is not None
+        end(member.process)
+
     def of(self, role: str) -> list[Member]:
         return [member for member in self.members.values() if member.role == role]
 
@@ -201,6 +220,7 @@ def make_cluster(
     weather: str | None = None,
     patience: float = 120.0,
     database: str | None = None,
+    source: Path = ROOT / "src",
 ) -> Iterator[Cluster]:
     """A cluster on a database of its own (or this one), whose processes all run and whose hosts have reported.
 
@@ -219,6 +239,7 @@ def make_cluster(
         hosts=hosts,
         options=options or {},
         gates=Gates() if gated else None,
+        source=source,
         weather=weather,
     )
     log = directory / "stand-ins.log"
@@ -227,11 +248,7 @@ def make_cluster(
     try:
         wait_until(lambda: accepts(port), stand_ins, what="the stand-ins", log=log)
         members = [cluster.add(role) for role, count in counts.items() for _ in range(count)]
-        subprocess.run(
-            [sys.executable, "-m", "kilonova.cli.manage", "--config-file", str(members[0].config), "db", "sync"],
-            check=True,
-            timeout=120,
-        )
+        cluster.manage("db", "sync")
         # Hosts last: a report that is sent before there is a conductor's queue is repeated only after a while.
         cluster.start(*(member for member in members if member.role != "compute"))
         cluster.start(*cluster.of("compute"), timeout=patience)

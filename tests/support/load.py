@@ -21,7 +21,8 @@ class Load:
 
     def __init__(self, cluster: Cluster, *, clients: int = 32, token: str = ADMIN) -> None:
         self.cluster = cluster
-        self._ports = itertools.cycle([member.port for member in cluster.of("api")])
+        self.ports = [member.port for member in cluster.of("api")]
+        self._requests = itertools.count()
         self._room = asyncio.Semaphore(clients)
         headers = {"X-Auth-Token": token, "OpenStack-API-Version": NEWEST}
         # Servers end idle connections after five seconds: one must not be taken up again just then.
@@ -37,7 +38,7 @@ class Load:
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         """One request, to the next of the API processes. Raises what httpx raises."""
         async with self._room:
-            url = f"http://127.0.0.1:{next(self._ports)}/v2.1{path}"
+            url = f"http://127.0.0.1:{self.ports[next(self._requests) % len(self.ports)]}/v2.1{path}"
             return await self._http.request(method, url, json=body, headers=headers)
 
     async def together(self, requests: Sequence[tuple[str, str, Any]]) -> list[httpx.Response]:

@@ -124,6 +124,13 @@ def test_the_newest_revision_by_name_is_the_migrations_last() -> None:
     assert ScriptDirectory.from_config(schema.config()).get_current_head() == schema.newest()
 
 
+def test_roles_work_on_their_own_revision_and_on_the_next() -> None:
+    own = int(schema.newest())
+    assert [schema.serves(f"{own + more:04d}") for more in (-1, 0, 1, 2)] == [False, True, True, False]
+    assert not schema.serves(None)
+    assert not schema.serves("a branch")
+
+
 async def test_a_newer_releases_database_is_refused(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/m.sqlite")
     await schema.migrate(database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import sqlite3
 from pathlib import Path
@@ -13,6 +14,7 @@ import sqlalchemy.exc
 from kilonova.db.engine import Database, Tx
 from kilonova.db.schema import create_all
 from kilonova.engine import store
+from kilonova.engine.engine import Engine
 from kilonova.engine.model import Aborted, Data, Failure, Run, Step, Workflow
 from kilonova.engine.run import Runner, new_run
 from kilonova.world import World
@@ -80,3 +82,36 @@ async def test_a_fault_in_a_step_ends_it(tmp_path: Path) -> None:
     assert state == "failed"
     assert error is not None
     assert "failed unexpectedly" in error
+
+
+async def test_an_operation_of_the_next_release_is_left_to_a_conductor_that_knows_it(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/compute.sqlite", synchronous="OFF")
+    await create_all(db)
+
+    async def effect(run: Run[Any]) -> Data:
+        return {}
+
+    def engine(kind: str) -> Engine[None]:
+        steps: tuple[Step[None], ...] = (Step(name="only", effect=effect),)
+        workflows = {kind: Workflow(kind=kind, steps=steps, succeed=_nothing, fail=_nothing)}
+        return Engine(env=None, db=db, world=World(), workflows=workflows, owner=kind, sweep=0.05)
+
+    old, new = engine("known"), engine("unknown")
+    operation_id = await db.write(
+        lambda tx: store.insert(
+            tx, kind="unknown", action="k", server_uuid="s", project_id="p", user_id="u", request_id="r",
+            now=World().now(),
+        )
+    )  # fmt: skip
+    await old.start()
+    # It is told by name of what it does not look for by itself.
+    old.wake(operation_id)
+    await old.idle()
+    assert (await store.outcome(db, operation_id) or ("",))[0] == "ready"
+    await new.start()
+    async with asyncio.timeout(60):
+        while (await store.outcome(db, operation_id) or ("",))[0] != "done":
+            await asyncio.sleep(0.02)
+    await new.stop()
+    await old.stop()
+    await db.close()

@@ -37,6 +37,15 @@ def newest() -> str:
     return max(path.name.split("_")[0] for path in (_HERE / "versions").glob("[0-9]*.py"))
 
 
+def serves(found: str | None) -> bool:
+    """Whether this release's roles can work on a schema of that revision.
+
+    On their own, and on the next one: a migration only adds what the release before it need not know of, so that roles
+    of both run side by side while the old ones are replaced.
+    """
+    return found is not None and found.isdecimal() and int(found) - int(newest()) in (0, 1)
+
+
 async def migrate(db: Database) -> None:
     """Bring the schema to this release's revision; a no-op when it is there.
 

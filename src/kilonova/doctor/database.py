@@ -90,6 +90,9 @@ async def _connected(site: Site, connection: AsyncConnection, place: str) -> tup
         found.append(wrong("database: schema", "not there", sync))
     elif revision < schema.newest():
         found.append(wrong("database: schema", f"revision {revision}, this release needs {schema.newest()}", sync))
+    elif schema.serves(revision):
+        text = f"revision {revision}, the next release's; this one's is {schema.newest()}"
+        found.append(warning("database: schema", text, "go on with the upgrade: replace this release's roles"))
     else:
         text = f"revision {revision}, newer than this release's {schema.newest()}"
         found.append(wrong("database: schema", text, "use the release that made it"))

@@ -105,8 +105,8 @@ class Engine(Generic[E]):
         runner = self.runners.get(operation.kind)
         run = new_run(self.env, operation)
         if runner is None:
-            # A newer release's operation: leave it to those who know it.
-            await store.release(self.db, run, 60.0)
+            # A newer release's operation: leave it to those who know it. Here it is not looked for.
+            await store.release(self.db, run, 1.0)
             return
         if lost:
             families.TAKEOVERS.labels(operation.kind).inc()
@@ -134,7 +134,8 @@ class Engine(Generic[E]):
     async def _sweep_loop(self) -> None:
         while True:
             try:
-                for operation_id, lost in await store.claimable(self.db, 100, exclude=list(self._running)[:500]):
+                known, running = list(self.runners), list(self._running)[:500]
+                for operation_id, lost in await store.claimable(self.db, 100, exclude=running, kinds=known):
                     self.wake(operation_id, lost=lost)
             except Exception as error:
                 log.warning("looking for operations failed", error=str(error))

@@ -186,13 +186,17 @@ _FENCED = sa.update(operations).where(
 )
 
 
-async def claimable(db: Database, limit: int, *, exclude: Sequence[int] = ()) -> list[tuple[int, bool]]:
-    """Operations to take, oldest first: id, and whether somebody's lease on it has run out."""
+async def claimable(
+    db: Database, limit: int, *, exclude: Sequence[int] = (), kinds: Sequence[str] = ()
+) -> list[tuple[int, bool]]:
+    """Operations to take, of these kinds, oldest first: id, and whether somebody's lease on it has run out."""
 
     async def work(tx: Tx) -> list[tuple[int, bool]]:
         query = sa.select(operations.c.id, operations.c.state).where(operations.c.state.in_(OPEN), _claimable())
         if exclude:
             query = query.where(operations.c.id.not_in(exclude))
+        if kinds:
+            query = query.where(operations.c.kind.in_(kinds))
         rows = await tx.execute(query.order_by(operations.c.id).limit(limit))
         return [(row.id, row.state == "running") for row in rows]
 

@@ -71,11 +71,13 @@ class Parts:
             except Exception as error:
                 log.warning("database.not_reached", reason=str(error).splitlines()[0])
                 await asyncio.sleep(_PAUSES[min(turn, len(_PAUSES) - 1)])
-        if found != schema.newest():
+        if not schema.serves(found):
             raise Conflict(
                 f"The database's schema is {f'of revision {found}' if found else 'not there'}; this release needs"
                 f" {schema.newest()}: run 'nova-manage db sync'."
             )
+        if found != schema.newest():
+            log.info("database.of_the_next_release", revision=found, own=schema.newest())
         self.health.add("DATABASE", db.answers)
         return db
 
