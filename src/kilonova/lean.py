@@ -27,8 +27,10 @@ def trim() -> None:
     late(f"{primitives}.hashes", f"{primitives}.serialization", f"{primitives}.asymmetric.padding")
     late("kilonova.compute.keys", "kilonova.compute.certificates")
     late("sqlalchemy.dialects.postgresql", "sqlite3", "kilonova.db.sqlite")
-    # SQLAlchemy's asynchronous sessions bring the ORM.
-    bare("sqlalchemy.ext.asyncio")
+    # Kinds of options that none of ours is of.
+    late("netaddr", "rfc3986")
+    # SQLAlchemy's asynchronous sessions bring the ORM; uvicorn's package its command line and what watches processes.
+    bare("sqlalchemy.ext.asyncio", "uvicorn")
 
 
 def absent(*names: str) -> None:

@@ -18,7 +18,8 @@ Database("mysql://nova:secret@127.0.0.1/nova")
 """
 NOBODY = [
     "typer", "pydantic", "pydantic_core", "rich", "pygments", "alembic", "sqlalchemy.orm", "charset_normalizer",
-    "sqlalchemy.dialects.postgresql.base", "cryptography.hazmat.bindings._rust",
+    "sqlalchemy.dialects.postgresql.base", "cryptography.hazmat.bindings._rust", "uvicorn.main", "click",
+    "multiprocessing", "netaddr.core", "rfc3986.uri",
 ]  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from kilonova.errors import Conflict
 from kilonova.service import certificates
@@ -42,10 +43,10 @@ async def serve(
     *,
     certificate: tuple[str, str] | None = None,
     grace: int = 5,
-) -> uvicorn.Config:
+) -> Config:
     """Return when `listener` is answered. Requests under way at the end get `grace` seconds."""
     certfile, keyfile = certificate or (None, None)
-    served = uvicorn.Config(
+    served = Config(
         app,
         log_config=None,
         access_log=False,
@@ -63,15 +64,15 @@ async def serve(
     return served
 
 
-def renew(served: uvicorn.Config, certificate: tuple[str, str] | None) -> None:
+def renew(served: Config, certificate: tuple[str, str] | None) -> None:
     """Connections from now on get this certificate, if there is TLS at all."""
     if served.ssl is not None:
         certificates.renew(served.ssl, certificate)
 
 
-async def serve_as(stack: contextlib.AsyncExitStack, served: uvicorn.Config, listener: socket.socket) -> None:
+async def serve_as(stack: contextlib.AsyncExitStack, served: Config, listener: socket.socket) -> None:
     """Return when `listener` is answered by what is configured."""
-    server = uvicorn.Server(served)
+    server = Server(served)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment] # signals are the process's
     task = asyncio.create_task(server.serve(sockets=[listener]))
 

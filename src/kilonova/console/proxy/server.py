@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvicorn
+from uvicorn.config import Config
 
 from kilonova.console.settings import ProxySettings
 
@@ -15,11 +15,11 @@ _PING = 30.0
 """Seconds between two, so that a browser that vanished is noticed, and middle boxes keep the connection."""
 
 
-def server_config(proxy: Application, settings: ProxySettings, **more: Any) -> uvicorn.Config:
+def server_config(proxy: Application, settings: ProxySettings, **more: Any) -> Config:
     """This implementation of WebSockets stops reading while a message waits. Without compression: its windows would
     cost more than all the rest of a session, and a viewer asks for pictures that are compressed already.
     """
-    return uvicorn.Config(
+    return Config(
         proxy,
         ws="websockets-sansio",
         ws_max_size=settings.message_limit,

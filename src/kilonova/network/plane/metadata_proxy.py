@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
+from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from kilonova.metadata.signing import sign
@@ -59,7 +59,7 @@ class MetadataProxy:
         return space in self._servers
 
     async def open(self, space: str, listener: socket.socket) -> None:
-        config = uvicorn.Config(
+        config = Config(
             functools.partial(self._answer, space), log_config=None, access_log=False, lifespan="off",
             server_header=False, ws="none", interface="asgi3",
         )  # fmt: skip
