@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from kilonova import config
 from kilonova.cli import check
+from kilonova.config_options import GROUPS
 from kilonova.errors import Invalid
 from kilonova.service import deployment, foreign
 from kilonova.service.options import ACCOUNTS
@@ -66,7 +67,7 @@ def test_every_registered_option_is_read_somewhere() -> None:
     quota = re.search(r"conf\.quota\[name\]", code)
     assert quota
     account = inspect.getsource(deployment.account)
-    for group, registered in config.GROUPS.items():
+    for group, registered in GROUPS.items():
         for option in registered:
             if group == "quota":
                 continue
@@ -78,12 +79,12 @@ def test_every_registered_option_is_read_somewhere() -> None:
 
 
 def test_no_option_is_both_read_and_called_without_effect() -> None:
-    known = {(group, option.name) for group, registered in config.GROUPS.items() for option in registered}
+    known = {(group, option.name) for group, registered in GROUPS.items() for option in registered}
     others = {
         (section, name) for table in (foreign.FIXED, foreign.HARMLESS) for section in table for name in table[section]
     }
     assert not known & others
-    assert not {section for section in foreign.WITHOUT_EFFECT if section in config.GROUPS}
+    assert not {section for section in foreign.WITHOUT_EFFECT if section in GROUPS}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from oslo_config import cfg
 
 from kilonova import config
 from kilonova import log as logs
+from kilonova.config_options import GROUPS
 from kilonova.errors import Invalid, KilonovaError
 from kilonova.health import STARTING, STOPPING, Health
 from kilonova.metrics import Probe
@@ -250,7 +251,7 @@ def _reload(
 def needing_a_start(before: cfg.ConfigOpts, after: cfg.ConfigOpts) -> list[str]:
     """Names of options that the process has otherwise than the file now says; never their values."""
     changed = []
-    for group, options in config.GROUPS.items():
+    for group, options in GROUPS.items():
         for option in options:
             old, new = ((conf if group == "DEFAULT" else conf[group])[option.dest] for conf in (before, after))
             if old != new and (group, option.name) not in RELOADED:
