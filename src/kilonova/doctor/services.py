@@ -91,11 +91,11 @@ def _clock(answer: httpx.Response) -> list[Finding]:
     except (KeyError, ValueError):
         return []
     ahead = time.time() - theirs
-    text = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} Identity's"
+    text = f"this machine's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} Identity's"
     if abs(ahead) <= DATE_SKEW:
         return [ok("clock: Identity", text)]
     make = wrong if abs(ahead) > BAD_SKEW else warning
-    return [make("clock: Identity", f"this machine's is {text}", "run chrony (or another NTP client) on both")]
+    return [make("clock: Identity", text, "run chrony (or another NTP client) on both")]
 
 
 async def _compute(site: Site, catalog: list[dict[str, Any]], account: Account, token: str) -> list[Finding]:
