@@ -33,7 +33,7 @@ test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' 
 
 cluster: setup-tests ## The long tests: kills by the dozen, many processes, MariaDB and PostgreSQL, a Debian guest
 	@scripts/setup.sh --barbican
-	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 EVERY_DATABASE=1 \
+	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 EVERY_DATABASE=1 BROKER_NODES=1 \
 		$(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py tests/guests/test_signed_images.py $(ARGS)
 	@API_DATABASE=postgresql $(BIN)/python -m pytest tests/api $(ARGS)
 

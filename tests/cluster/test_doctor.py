@@ -239,6 +239,9 @@ async def test_of_several_brokers_one_has_to_answer(deployment: Deployment, tmp_
     url = broker.transport_url
     both = url.replace("//", f"//kilonova:x@127.0.0.1:{free_port()},", 1)
     assert of(await look(tmp_path, deployment.text.replace(url, both)), "broker").result == "warning"
+    twice = url.replace(f"127.0.0.1:{broker.port}", f"127.0.0.1:{broker.port},localhost:{broker.port}")
+    found = of(await look(tmp_path, deployment.text.replace(url, twice)), "broker: cluster")
+    assert (found.result, found.text.count(str(broker.port))) == ("ok", 2)
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,7 @@ class Scene:
         return found
 
 
-async def chaos(cluster: Cluster, plan: Plan) -> Report:
+async def chaos(cluster: Cluster, plan: Plan, make_faults: type[Faults] = Faults) -> Report:
     """Run it, and audit."""
     report = Report(plan=plan)
     scene = Scene(cluster)
@@ -293,7 +293,7 @@ async def chaos(cluster: Cluster, plan: Plan) -> Report:
         async with Load(cluster, clients=64) as load:
             await load.flavor("tiny")
             client = Client(load, plan, report)
-            faults = asyncio.ensure_future(Faults(cluster, plan, report).run())
+            faults = asyncio.ensure_future(make_faults(cluster, plan, report).run())
             lives = [asyncio.ensure_future(life) for life in client.lives(plan)]
             await faults
             began = time.monotonic()

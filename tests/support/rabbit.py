@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,16 +25,22 @@ _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
 class Broker:
-    """One broker. `kill` and `start` in turn are what a crash and a restart are."""
+    """One broker. `kill` and `start` in turn are what a crash and a restart are.
+
+    With a `peer` it joins that one's cluster. A node that says nothing for about `tick` seconds counts as down there.
+    """
 
     user = "kilonova"
     password = "br/ok@er"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, peer: Broker | None = None, tick: int = 60) -> None:
         self.directory = directory
         self.port = free_port()
         self.tls_port = free_port()
-        self.epmd_port = free_port()
+        self._peer = peer
+        self._tick = tick
+        self.epmd_port = free_port() if peer is None else peer.epmd_port
+        self.cookie: str = secrets.token_hex(16) if peer is None else peer.cookie
         self._dist_port = free_port()
         self._log = directory / "rabbitmq.log"
         self._server: subprocess.Popen[bytes] | None = None
@@ -47,9 +55,24 @@ class Broker:
             f"ssl_options.certfile = {directory}/server.pem\n"
             f"ssl_options.keyfile = {directory}/server.key\n"
             "disk_free_limit.absolute = 50MB\n"
+            "cluster_partition_handling = pause_minority\n"
         )
+        if peer is not None:
+            nodes = "".join(
+                f"cluster_formation.classic_config.nodes.{number} = {node.name}\n"
+                for number, node in enumerate((peer, self), 1)
+            )
+            with (directory / "rabbitmq.conf").open("a") as file:
+                file.write(f"cluster_formation.peer_discovery_backend = classic_config\n{nodes}")
+        cookie = directory / ".erlang.cookie"
+        cookie.write_text(self.cookie)
+        cookie.chmod(0o400)
         write_certificates(directory)
         (directory / "enabled_plugins").write_text("[].\n")
+
+    @property
+    def name(self) -> str:
+        return f"kn{self.port}@localhost"
 
     @property
     def pid(self) -> int:
@@ -59,7 +82,7 @@ class Broker:
 
     @property
     def transport_url(self) -> str:
-        return f"rabbit://{self.user}:br%2Fok%40er@127.0.0.1:{self.port}//"
+        return transport_url([self])
 
     def _env(self) -> dict[str, str]:
         here = str(self.directory)
@@ -69,7 +92,7 @@ class Broker:
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"kn{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
             "RABBITMQ_LOG_BASE": f"{here}/log",
@@ -77,12 +100,14 @@ class Broker:
             "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                f"-kernel inet_dist_use_interface {{127,0,0,1}} net_ticktime {self._tick} +S 1:1 +sbwt none"
+            ),
         }
 
     def start(self) -> None:
         """Start the broker and wait until it takes connections."""
-        if self._epmd is None:
+        if self._epmd is None and self._peer is None:
             epmd = ["/usr/bin/epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"]
             self._epmd = spawn(epmd, log=self.directory / "epmd.log", env=self._env())
             wait_until(lambda: accepts(self.epmd_port), self._epmd, what="epmd", log=self.directory / "epmd.log")
@@ -110,8 +135,24 @@ class Broker:
         }
         file = self.directory / "users.json"
         file.write_text(json.dumps(definitions))
-        command = [str(_SERVER.with_name("rabbitmqctl")), "import_definitions", str(file)]
-        subprocess.run(command, env=self._env(), check=True, timeout=120, capture_output=True)
+        self.control("import_definitions", str(file))
+
+    def control(self, *arguments: str) -> str:
+        """What `rabbitmqctl` says to this."""
+        command = [str(_SERVER.with_name("rabbitmqctl")), "--quiet", *arguments]
+        done = subprocess.run(command, env=self._env(), check=True, timeout=120, capture_output=True, text=True)
+        return done.stdout
+
+    def hang(self) -> None:
+        """Have it do nothing more, as a machine does that swaps or whose disk is gone; its connections stay."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._server is not None
+        os.killpg(self._server.pid, number)
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -126,6 +167,27 @@ class Broker:
         if self._epmd is not None:
             end(self._epmd, how=signal.SIGKILL)
             self._epmd = None
+
+
+@contextlib.contextmanager
+def make_brokers(count: int, *, tick: int = 60) -> Iterator[list[Broker]]:
+    """A cluster of brokers, all of which run."""
+    with contextlib.ExitStack() as stack:
+        brokers: list[Broker] = []
+        for _ in range(count):
+            directory = Path(tempfile.mkdtemp(prefix="kn-rabbit-"))
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            broker = Broker(directory, peer=brokers[0] if brokers else None, tick=tick)
+            stack.callback(broker.close)
+            brokers.append(broker)
+            broker.start()
+        yield brokers
+
+
+def transport_url(brokers: Sequence[Broker]) -> str:
+    """One that names them all, in this order."""
+    addresses = (f"{Broker.user}:br%2Fok%40er@127.0.0.1:{broker.port}" for broker in brokers)
+    return f"rabbit://{','.join(addresses)}//"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 
+from kilonova.bus.hints import hint
 from kilonova.bus.messages import NetworkEvent
 from kilonova.compute import interfaces, network_info
 from kilonova.compute.attach import networking
@@ -14,7 +15,7 @@ from kilonova.compute.refresh import refresh
 from kilonova.compute.servers.submit import check_lock
 from kilonova.context import RequestContext
 from kilonova.db.servers import Server
-from kilonova.errors import Conflict, Forbidden, Invalid, KilonovaError, NotFound, OverQuota, Transient, Unavailable
+from kilonova.errors import Conflict, Forbidden, Invalid, KilonovaError, NotFound, OverQuota, Unavailable
 from kilonova.networking import Document
 from kilonova.runtime import Runtime
 
@@ -166,5 +167,4 @@ async def show(rt: Runtime, server_uuid: str) -> None:
 
 
 async def _tell(rt: Runtime, server_uuid: str) -> None:
-    with contextlib.suppress(Transient):
-        await rt.bus.send("conductor", NetworkEvent(server_uuid=server_uuid, name="changed"))
+    await hint(rt.bus, "conductor", NetworkEvent(server_uuid=server_uuid, name="changed"))

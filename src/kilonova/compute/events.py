@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from kilonova.bus.hints import hint
 from kilonova.bus.messages import NetworkEvent
 from kilonova.db.engine import Tx
 from kilonova.db.tables import instances, operations
-from kilonova.errors import Transient
 from kilonova.runtime import Runtime
 
 NETWORK = "network-"
@@ -71,5 +70,4 @@ async def _places(rt: Runtime, uuids: list[str]) -> dict[str, _Place]:
 async def _tell(rt: Runtime, event: Event, place: _Place) -> None:
     message = NetworkEvent(server_uuid=event.server_uuid, name=event.name.removeprefix(NETWORK), port_id=event.tag)
     # Whoever runs the server's operation may be waiting for it; else anybody may look.
-    with contextlib.suppress(Transient):
-        await rt.bus.send(f"conductor.{place.owner}" if place.owner else "conductor", message)
+    await hint(rt.bus, f"conductor.{place.owner}" if place.owner else "conductor", message)

@@ -23,13 +23,46 @@ _OPTION = "transport_url (or [oslo_messaging_rabbit])"
 
 
 async def look(site: Site) -> list[Finding]:
-    """One line for each broker: of several, one has to answer."""
+    """One line for each broker: of several, one has to answer, and those that do have to be one cluster."""
     assert site.broker is not None
-    found = [await _one(site, site.broker, address) for address in site.broker.brokers]
-    if any(each.result == "ok" for each in found):
+    brokers = site.broker.brokers
+    found = [await _one(site, site.broker, address) for address in brokers]
+    answering = [address for address, each in zip(brokers, found, strict=True) if each.result == "ok"]
+    if answering:
         found = [each if each.result == "ok" else warning(each.check, each.text, each.fix or "") for each in found]
+        if len(answering) > 1:
+            found.append(await _one_cluster(site, site.broker, answering))
         found.append(_identities(site))
     return found
+
+
+async def _one_cluster(site: Site, options: RabbitOptions, answering: Sequence[BrokerAddress]) -> Finding:
+    """Whether what is made at the first is known at each of the others; roles go to any of them."""
+    check = "broker: cluster"
+    first, *others = answering
+    strangers = []
+    async with await _connected(options, first) as connection:
+        channel = await connection.channel()
+        queue = await within(PATIENCE, channel.declare_queue(exclusive=True, auto_delete=True))
+        for address in others:
+            async with await _connected(options, address) as other:
+                try:
+                    await within(PATIENCE, (await other.channel()).declare_queue(queue.name, passive=True))
+                except aiormq.exceptions.ChannelLockedResource:
+                    pass  # it is there, and another connection's
+                except aiormq.exceptions.ChannelNotFoundEntity:
+                    strangers.append(str(address))
+    if strangers:
+        text = f"what is made at {first} is not known at {', '.join(strangers)}: messages get lost between them"
+        fix = f"rabbitmqctl cluster_status; join_cluster; or one cluster's nodes alone in {_OPTION} in {site.name}"
+        return wrong(check, text, fix)
+    return ok(check, f"{', '.join(str(address) for address in answering)} are nodes of one")
+
+
+async def _connected(options: RabbitOptions, address: BrokerAddress) -> aio_pika.abc.AbstractConnection:
+    context = options.tls.context() if options.tls is not None else None
+    url = address.amqp_url(tls=context is not None, heartbeat=30)
+    return await within(PATIENCE, aio_pika.connect(url, ssl_context=context, timeout=PATIENCE))
 
 
 async def _one(site: Site, options: RabbitOptions, address: BrokerAddress) -> Finding:
@@ -39,9 +72,8 @@ async def _one(site: Site, options: RabbitOptions, address: BrokerAddress) -> Fi
         context = options.tls.context() if options.tls is not None else None
     except OSError as error:
         return wrong(check, f"its files for TLS: {error}", f"[oslo_messaging_rabbit] ssl_... in {site.name}")
-    url = address.amqp_url(tls=context is not None, heartbeat=30)
     try:
-        connection = await within(PATIENCE, aio_pika.connect(url, ssl_context=context, timeout=PATIENCE))
+        connection = await _connected(options, address)
     except Exception as error:
         reason, fix = _not_connected(site, address, error)
         return wrong(check, f"{place}: {reason}", fix)
@@ -105,11 +137,9 @@ async def planes(site: Site, hosts: Sequence[str]) -> list[Finding]:
     options, check = site.broker, "networking: planes"
     names = ["network", *(f"plane.{host}" for host in hosts[:MOST])]
     heard: dict[str, bool] = {}
-    context = options.tls.context() if options.tls is not None else None
     for address in options.brokers:
-        url = address.amqp_url(tls=context is not None, heartbeat=30)
         try:
-            connection = await within(PATIENCE, aio_pika.connect(url, ssl_context=context, timeout=PATIENCE))
+            connection = await _connected(options, address)
         except Exception:
             continue  # said already; another one may answer
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from kilonova.bus.hints import hint
 from kilonova.bus.messages import Wake
 from kilonova.context import RequestContext
 from kilonova.db import servers
@@ -14,7 +14,7 @@ from kilonova.db.servers import Server
 from kilonova.db.tables import instances
 from kilonova.db.tables.operations import QUEUED
 from kilonova.engine import store
-from kilonova.errors import Conflict, NotFound, Transient
+from kilonova.errors import Conflict, NotFound
 from kilonova.runtime import Runtime
 
 T = TypeVar("T")
@@ -170,8 +170,7 @@ async def write_once(db: Database, work: Work[T], find: Work[T | None]) -> T:
 
 async def wake(rt: Runtime, operation_id: int) -> None:
     """Tell the conductors; should they not hear it, they find the row by themselves."""
-    with contextlib.suppress(Transient):
-        await rt.bus.send("conductor", Wake(operation_id=operation_id))
+    await hint(rt.bus, "conductor", Wake(operation_id=operation_id))
 
 
 def check_lock(ctx: RequestContext, server: Server) -> None:
