@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +73,8 @@ class Cluster:
     """See `tests.support.weather`."""
     source: Path = ROOT / "src"
     """Of the release that members run which are added."""
+    databases: Sequence[str] = ()
+    """The database's URLs, of which each role's first process takes the first and so on; by default there is one."""
     members: dict[str, Member] = field(default_factory=dict)
 
     def text(self, name: str, port: int, gate: Gate | None = None) -> str:
@@ -92,7 +95,7 @@ class Cluster:
                 "compute_driver": "sim",
                 "graceful_shutdown_timeout": 2,
             },
-            "database": {"connection": self.database},
+            "database": {"connection": self._database_of(name)},
             "keystone_authtoken": {
                 "auth_url": f"http://127.0.0.1:{self.identity_port}",
                 "auth_type": "password",
@@ -111,6 +114,12 @@ class Cluster:
         for section, options in sections.items():
             lines += [f"[{section}]", *(f"{key} = {value}" for key, value in options.items()), ""]
         return "\n".join(lines)
+
+    def _database_of(self, name: str) -> str:
+        number = re.search(r"\d+$", name)
+        if not self.databases or number is None:
+            return self.database
+        return self.databases[(int(number[0]) - 1) % len(self.databases)]
 
     def add(self, role: str) -> Member:
         """One more process of a role; it is started by `start`."""
@@ -220,6 +229,7 @@ def make_cluster(
     weather: str | None = None,
     patience: float = 120.0,
     database: str | None = None,
+    databases: Sequence[str] = (),
     source: Path = ROOT / "src",
 ) -> Iterator[Cluster]:
     """A cluster on a database of its own (or this one), whose processes all run and whose hosts have reported.
@@ -241,6 +251,7 @@ def make_cluster(
         gates=Gates() if gated else None,
         source=source,
         weather=weather,
+        databases=databases,
     )
     log = directory / "stand-ins.log"
     command = [sys.executable, "-m", "tests.support.stand_ins", str(port), str(directory / "more.json")]

@@ -57,30 +57,30 @@ class MariaDB:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        self._server = spawn(
-            [
-                str(_SERVER),
-                "--no-defaults",
-                f"--datadir={self.directory}/data",
-                f"--user={getpass.getuser()}",
-                f"--socket={self.socket}",
-                f"--pid-file={self.directory}/pid",
-                f"--port={self.port}",
-                "--bind-address=127.0.0.1",
-                "--skip-name-resolve",
-                "--character-set-server=utf8mb4",
-                "--innodb-buffer-pool-size=64M",
-                "--innodb-log-file-size=64M",
-                f"--innodb-flush-log-at-trx-commit={1 if self._fsync else 0}",
-                "--max-connections=300",
-                "--performance-schema=OFF",
-                f"--ssl-ca={self.directory}/ca.pem",
-                f"--ssl-cert={self.directory}/server.pem",
-                f"--ssl-key={self.directory}/server.key",
-            ],
-            log=self._log,
-        )
+        account = [f"--user={getpass.getuser()}"]
+        self._server = spawn([*self._command(), *account], log=self._log)
         wait_until(lambda: accepts(self.port), self._server, what="MariaDB", log=self._log)
+
+    def _command(self) -> list[str]:
+        return [
+            str(_SERVER),
+            "--no-defaults",
+            f"--datadir={self.directory}/data",
+            f"--socket={self.socket}",
+            f"--pid-file={self.directory}/pid",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            "--character-set-server=utf8mb4",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=64M",
+            f"--innodb-flush-log-at-trx-commit={1 if self._fsync else 0}",
+            "--max-connections=300",
+            "--performance-schema=OFF",
+            f"--ssl-ca={self.directory}/ca.pem",
+            f"--ssl-cert={self.directory}/server.pem",
+            f"--ssl-key={self.directory}/server.key",
+        ]
 
     def kill(self) -> None:
         """End it as a power cut would."""

@@ -42,6 +42,8 @@ AWAY = 6.0
 """Seconds for which a database that restarts is waited for."""
 _CUT_MYSQL = {1053, 1927, 2002, 2003, 2006, 2013, 2014}
 _CUT_POSTGRESQL = {"57P01", "57P02", "57P03"}
+_ALONE_MYSQL = {1047, 1180}
+"""Of Galera: the node has no quorum (any more), and what was to be committed may have been."""
 _FULL_MYSQL = {1021, 1026, 1114}
 _FULL_POSTGRESQL = {"53100"}
 _DEADLOCK_MYSQL = {1205, 1213}
@@ -89,6 +91,16 @@ async def _inside(work: Work[T], tx: Tx) -> T:
 def _half(connections: int) -> int:
     """Of those allowed, for each of two pools; what is no limit (0 kept, -1 beyond) stays none."""
     return max(1, (connections + 1) // 2) if connections > 0 else connections
+
+
+def _leave_nodes_that_are_alone(engine: AsyncEngine) -> None:
+    """The next connection is to go to whichever node the balancer has by then."""
+
+    @sa.event.listens_for(engine.sync_engine, "handle_error")
+    def told(context: Any) -> None:
+        args = getattr(context.original_exception, "args", ())
+        if args and args[0] in _ALONE_MYSQL:
+            context.is_disconnect = True
 
 
 class Database:
@@ -139,6 +151,7 @@ class Database:
                     **more,
                 )
                 self._count(made)
+                _leave_nodes_that_are_alone(made)
                 return made
 
             self._engine = engine("READ COMMITTED")
