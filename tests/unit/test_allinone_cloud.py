@@ -203,7 +203,8 @@ def report_of(owner: processes.ProcessId, *, ready: bool, beat: float) -> status
 
 @pytest.mark.parametrize(
     ("ready", "age", "code", "words"),
-    [(True, 0, 0, "a server can be created"), (False, 0, 2, "keystone is starting"), (True, 60, 2, "silent")],
+    # A beat that is yet to come is a fresh one, however long the command takes to start.
+    [(True, -600, 0, "a server can be created"), (False, -600, 2, "keystone is starting"), (True, 60, 2, "silent")],
 )
 def test_status_succeeds_only_when_a_server_can_be_created(
     opened: state.StateDir, tmp_path: Path, ready: bool, age: float, code: int, words: str
