@@ -115,7 +115,8 @@ class Viewer:
         self.pictures += 1
 
     async def draw_until(self, end: float) -> None:
-        while time.monotonic() < end:
+        """Until then, and in any case once more than `begin`, however busy the machine is."""
+        while time.monotonic() < end or self.pictures < 2:
             began = time.monotonic()
             await self.draw()
             await asyncio.sleep(max(0.0, 1 / REDRAWS - (time.monotonic() - began)))

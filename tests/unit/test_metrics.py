@@ -270,7 +270,7 @@ async def test_stalls_of_the_loop_are_counted_by_their_cause(cause: str, hold_up
     watch.start()
     try:
         await asyncio.sleep(0)
-        for _ in range(20):  # a busy machine can make a wait of what was work, and a collector work of a wait
+        for _ in range(60):  # a busy machine can make a wait of what was work, and a collector work of a wait
             hold_up(0.3)
             await asyncio.sleep(0.1)
             if counted() >= 1:
