@@ -24,7 +24,8 @@ from tests.cluster.test_roles import ADMIN, failing, wait_for
 from tests.support.certificates import write_certificates
 from tests.support.cluster import Cluster, Member, make_cluster
 from tests.support.mariadb import MariaDB
-from tests.support.processes import end, free_port
+from tests.support.postgresql import PostgreSQL
+from tests.support.processes import end, free_port, serving
 from tests.support.rabbit import Broker
 
 pytestmark = pytest.mark.timeout(300)
@@ -120,6 +121,25 @@ def test_a_certificate_of_a_stranger_is_named_and_nothing_is_sent_there(
     assert f"{theirs}/ca.pem" in text
     member.config.write_text(text.replace(f"{theirs}/ca.pem", f"{pki}/ca.pem"))
     assert "CERTIFICATE_VERIFY_FAILED" in waits(cluster, member, event)
+
+
+def test_postgresql_by_tls_and_not_otherwise(broker: Broker, pki: Path) -> None:
+    with serving(lambda directory: PostgreSQL(directory, tls=True), "kn-postgresql-tls-") as server:
+        believed = f"sslmode=verify-full&sslrootcert={server.directory}/ca.pem"
+        options = {"database": {"connection_parameters": believed}}
+        with make_cluster(server, broker, counts={"scheduler": 1}, options=options) as made:
+            name = made.database.rpartition("/")[2]
+            mine = f"pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE datname = '{name}' AND client_addr IS NOT NULL"
+            secured = server.execute(f"SELECT ssl FROM {mine}").split()
+            assert set(secured) == {"t"}, secured
+            for instead, said in (
+                (f"sslmode=verify-full&sslrootcert={pki}/ca.pem", "CERTIFICATE_VERIFY_FAILED"),
+                ("sslmode=disable", "no pg_hba.conf entry"),
+            ):
+                member = made.add("scheduler")
+                assert believed in member.config.read_text()
+                member.config.write_text(member.config.read_text().replace(believed, instead))
+                assert said in waits(made, member, "database.not_reached")
 
 
 def test_every_listener_by_tls(cluster: Cluster, pki: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.certificates import write_certificates
 from tests.support.processes import end, free_port, serving, spawn, wait_until
 
 _PROGRAMS = Path("/usr/lib/postgresql/15/bin")
@@ -26,14 +27,18 @@ def _account() -> str:
 
 
 class PostgreSQL:
-    """One server with the user kilonova, who owns its databases. `fsync=False` trades durability for speed."""
+    """One server with the user kilonova, who owns its databases. `fsync=False` trades durability for speed.
+
+    With `tls` nobody gets in over the network without.
+    """
 
     user = "kilonova"
     password = "data@base"
 
-    def __init__(self, directory: Path, *, fsync: bool = False) -> None:
+    def __init__(self, directory: Path, *, fsync: bool = False, tls: bool = False) -> None:
         self.directory = directory
         self.port = free_port()
+        self._tls = tls
         self._account = _account()
         self._fsync = fsync
         self._log = directory / "postgresql.log"
@@ -65,6 +70,14 @@ class PostgreSQL:
             timeout=120,
             cwd=self.directory,
         )
+        if self._tls:
+            write_certificates(self.directory)
+            key = self.directory / "server.key"
+            key.chmod(0o600)
+            os.chown(key, account.pw_uid, account.pw_gid)
+            (self.directory / "data/pg_hba.conf").write_text(
+                "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+            )
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
@@ -77,6 +90,12 @@ class PostgreSQL:
             "shared_buffers": "64MB",
             "log_min_messages": "fatal",
         }
+        if self._tls:
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": self.directory / "server.pem",
+                "ssl_key_file": self.directory / "server.key",
+            }
         command = [str(_PROGRAMS / "postgres"), "-D", f"{self.directory}/data"]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]

@@ -54,6 +54,10 @@ def test_without_tls(text: str) -> None:
     assert not rest.query
 
 
+def test_postgresql_s_driver_is_told_of_a_refusal_since_it_tries_tls_by_itself() -> None:
+    assert tls.split(sa.make_url("postgresql://u:p@h/n?sslmode=disable"))[1] is False
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from typing import Literal
 
 import sqlalchemy as sa
 
@@ -26,8 +27,11 @@ _MODES = ("disable", "allow", "prefer", _UNVERIFIED, "verify-ca", "verify-full")
 _NO = ("0", "no", "off", "false")
 
 
-def split(url: sa.URL) -> tuple[sa.URL, ssl.SSLContext | None]:
-    """The URL without what it says of TLS, and the context to connect with; None: no TLS.
+def split(url: sa.URL) -> tuple[sa.URL, ssl.SSLContext | Literal[False] | None]:
+    """The URL without what it says of TLS, and the context to connect with.
+
+    None: what the driver does by itself: none with MariaDB; where a PostgreSQL has it, TLS without a look at the
+    certificate. False: no TLS in any case.
 
     A certificate is verified, by the system's authorities where none are named, unless the URL says it need not be.
     Raises Invalid for a file that cannot be used, and for an unknown sslmode.
@@ -52,11 +56,13 @@ def split(url: sa.URL) -> tuple[sa.URL, ssl.SSLContext | None]:
     )
 
 
-def _postgresql(said: dict[str, str]) -> ssl.SSLContext | None:
-    mode = said.get("sslmode", "verify-full" if said else "disable")
+def _postgresql(said: dict[str, str]) -> ssl.SSLContext | Literal[False] | None:
+    mode = said.get("sslmode", "verify-full" if said else "prefer")
     if mode not in _MODES:
         raise Invalid(f"[database] connection: sslmode={mode}: known are {', '.join(_MODES)}.")
-    if mode in ("disable", "allow", "prefer"):
+    if mode == "disable":
+        return False
+    if mode in ("allow", "prefer"):
         return None
     return _context(
         verify=mode != _UNVERIFIED or "sslrootcert" in said,
