@@ -33,14 +33,14 @@ test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' 
 
 cluster: setup-tests ## The long tests: kills by the dozen, many processes, MariaDB and PostgreSQL, a Debian guest
 	@scripts/setup.sh --barbican
-	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 EVERY_DATABASE=1 BROKER_NODES=1 \
+	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 EVERY_DATABASE=1 BROKER_NODES=1 CHAOS_ACROSS_MACHINES=1 \
 		$(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py tests/guests/test_signed_images.py $(ARGS)
 	@API_DATABASE=postgresql $(BIN)/python -m pytest tests/api $(ARGS)
 
 guide: setup-tests ## The two-node installation guide, step by step, on machines of namespaces (root)
 	@GUIDE=1 $(BIN)/python -m pytest -x tests/guide $(ARGS)
 
-chaos: setup-tests ## Servers made and deleted while everything breaks, then an audit (SEED=n; ARGS="--servers 1000 --minutes 6")
+chaos: setup-tests ## Servers made and deleted while everything breaks, then an audit (SEED=n; ARGS=--across-machines: the network fails, root)
 	@$(BIN)/python -m tests.support.chaos --seed $(SEED) $(ARGS)
 
 simulate: setup ## The cloud under faults that a seed decides, many times (SEEDS=10000, FIRST=0); SEED=n tells one run

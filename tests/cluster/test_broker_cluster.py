@@ -20,8 +20,10 @@ from kilonova.doctor.findings import Finding
 from kilonova.doctor.site import of_files
 from kilonova.errors import Transient, Unavailable
 from tests.support.agents import Heard
-from tests.support.chaos import Faults, chaos, short
-from tests.support.chaos import options as chaos_options
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.plan import short
+from tests.support.chaos.run import chaos
+from tests.support.chaos.run import options as chaos_options
 from tests.support.cluster import make_cluster
 from tests.support.mariadb import MariaDB
 from tests.support.rabbit import Broker, make_brokers, transport_url

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chaos import chaos, short, stage
+from tests.support.chaos.plan import short
+from tests.support.chaos.run import chaos, stage
 from tests.support.mariadb import MariaDB
 from tests.support.rabbit import Broker
 

@@ -16,8 +16,10 @@ import sqlalchemy.exc
 from kilonova.db import schema
 from kilonova.db.engine import CommitUnknown, Database, Tx
 from kilonova.db.tables import quota_usages
-from tests.support.chaos import Faults, chaos, short
-from tests.support.chaos import options as chaos_options
+from tests.support.chaos.faults import Faults
+from tests.support.chaos.plan import short
+from tests.support.chaos.run import chaos
+from tests.support.chaos.run import options as chaos_options
 from tests.support.cluster import Cluster, make_cluster
 from tests.support.galera import PROVIDER, Galera, make_galera
 from tests.support.load import PROJECT, Load, server

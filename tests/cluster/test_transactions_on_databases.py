@@ -272,3 +272,32 @@ async def test_a_server_that_dies_under_writers_loses_nothing_and_does_nothing_t
     assert told <= found
     assert found <= told | unknown
     assert not refused & found
+
+
+async def test_a_writer_that_is_gone_without_a_word_does_not_keep_its_locks(database_server: DatabaseServer) -> None:
+    url = database_server.new_database()
+    frozen, other = Database(url, gone=3), Database(url)
+    await schema.migrate(other)
+    await other.write(lambda tx: add(tx, "a"))
+    locked, thawed = asyncio.Event(), asyncio.Event()
+
+    async def work(tx: Tx) -> None:
+        await tx.execute(taken("a"))
+        locked.set()
+        # What it never does: nobody else's machine can be made to vanish here.
+        await thawed.wait()
+        await tx.execute(taken("a"))
+
+    writing = asyncio.ensure_future(frozen.write(work))
+    try:
+        await asyncio.wait_for(locked.wait(), 60)
+        await asyncio.wait_for(other.write(lambda tx: tx.execute(taken("a"))), 60)
+        thawed.set()
+        await asyncio.wait_for(writing, 60)
+        # Its first attempt was undone, its second made.
+        assert await counted(other) == {"a": 3}
+    finally:
+        thawed.set()
+        await asyncio.gather(writing, return_exceptions=True)
+        await frozen.close()
+        await other.close()

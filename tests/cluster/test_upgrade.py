@@ -102,14 +102,14 @@ async def upgrade(cluster: Cluster, load: Load, users: Users, new: Path, revisio
     # Side by side.
     added = [cluster.add(role) for role in ("api", "api", "scheduler")]
     await asyncio.to_thread(cluster.start, too_early, *added)
-    load.ports += [member.port for member in added if member.port]
+    load.apis += [member for member in added if member.port]
     await users.more()
     await replace(cluster, old["compute"][0], new)
     await users.more()
 
     # The old ones go, the API's first out of the balancer.
     for member in old["api"]:
-        load.ports.remove(member.port)
+        load.apis.remove(member)
     await users.more()
     for member in (*old["api"], *old["conductor"], *old["scheduler"]):
         await asyncio.to_thread(cluster.end, member)

@@ -10,7 +10,7 @@ from tests.guide.chapter import UNITS
 from tests.guide.deviations import INSTALLING
 from tests.guide.marks import guide, whole
 from tests.guide.site import BIN, CHECKOUT, Site, tiny_image
-from tests.support.guide import COMPUTE, NEUTRON_OF_COMPUTE, PASSWORD
+from tests.support.guide import COMPUTE, DOCTOR, NEUTRON_OF_COMPUTE, PASSWORD
 
 pytestmark = [guide, whole]
 
@@ -129,7 +129,7 @@ def test_servers_on_both_nodes_reach_each_other(site: Site) -> None:
 
 def test_doctor_finds_nothing_wrong_with_networking_and_on_the_new_node(site: Site) -> None:
     for machine in (site.controller, site.compute, site.second):
-        said = machine.run("kilonova doctor --json --config-file /etc/nova/nova.conf || true", timeout=300)
+        said = machine.run(f"{DOCTOR} --json || true", timeout=300)
         found = {each["check"]: each["result"] for each in json.loads(said)["checks"]}
         assert {found["networking"], found["networking: agents"], found["image"]} == {"ok"}, said
         assert {check for check, result in found.items() if result == "wrong"} <= {"disk"}, said

@@ -13,13 +13,13 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.databases import DatabaseServer
 from tests.support.gate import Gate, Gates
-from tests.support.processes import accepts, end, free_port, spawn, wait_until
+from tests.support.processes import HERE, Place, accepts, end, free_port, spawn, wait_until
 from tests.support.rabbit import Broker
 from tests.support.stand_ins import IMAGE, PASSWORD
 
@@ -42,6 +42,7 @@ class Member:
     notify: Path
     port: int = 0
     """Where its API answers."""
+    place: Place = HERE
     gate: Gate | None = None
     process: subprocess.Popen[bytes] | None = None
     deaths: int = 0
@@ -55,6 +56,28 @@ class Member:
 
 
 @dataclass(kw_only=True)
+class Others:
+    """Identity and Image, in a process of their own (`tests.support.stand_ins`)."""
+
+    port: int
+    place: Place
+    directory: Path
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        log = self.directory / "stand-ins.log"
+        more = str(self.directory / "more.json")
+        command = [sys.executable, "-m", "tests.support.stand_ins", str(self.port), more, self.place.address]
+        self._process = spawn(self.place.command(command), log=log, env=dict(os.environ))
+        wait_until(lambda: accepts(self.port, self.place.address), self._process, what="the stand-ins", log=log)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            end(self._process, how=signal.SIGKILL)
+            self._process = None
+
+
+@dataclass(kw_only=True)
 class Cluster:
     directory: Path
     server: DatabaseServer
@@ -62,7 +85,7 @@ class Cluster:
     database: str
     transport_url: str
     prefix: str
-    identity_port: int
+    others: Others
     hosts: int = 50
     """Of each compute process."""
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -73,11 +96,17 @@ class Cluster:
     """See `tests.support.weather`."""
     source: Path = ROOT / "src"
     """Of the release that members run which are added."""
+    place: Callable[[str, int], Place] = lambda role, number: HERE
+    """Of the processes of a role, which are numbered from 1."""
     databases: Sequence[str] = ()
     """The database's URLs, of which each role's first process takes the first and so on; by default there is one."""
     members: dict[str, Member] = field(default_factory=dict)
 
-    def text(self, name: str, port: int, gate: Gate | None = None) -> str:
+    @property
+    def identity_port(self) -> int:
+        return self.others.port
+
+    def text(self, name: str, port: int, gate: Gate | None = None, place: Place = HERE) -> str:
         """A nova.conf."""
         transport_url = self.transport_url
         if gate is not None:
@@ -85,25 +114,25 @@ class Cluster:
         sections: dict[str, dict[str, object]] = {
             "DEFAULT": {
                 "host": name,
-                "my_ip": "127.0.0.1",
+                "my_ip": place.address,
                 "transport_url": transport_url,
                 "control_exchange": self.prefix,
                 "state_path": self.directory / name,
                 "enabled_apis": "osapi_compute",
-                "osapi_compute_listen": "127.0.0.1",
+                "osapi_compute_listen": place.address,
                 "osapi_compute_listen_port": port,
                 "compute_driver": "sim",
                 "graceful_shutdown_timeout": 2,
             },
             "database": {"connection": self._database_of(name)},
             "keystone_authtoken": {
-                "auth_url": f"http://127.0.0.1:{self.identity_port}",
+                "auth_url": f"http://{self.broker.place.address}:{self.identity_port}",
                 "auth_type": "password",
                 "username": "nova",
                 "password": PASSWORD,
                 "project_name": "service",
             },
-            "glance": {"host": "127.0.0.1", "port": self.identity_port},
+            "glance": {"host": self.broker.place.address, "port": self.identity_port},
             "sim": {"hosts": self.hosts, "durations": "running:0.02,disks:0.02,absent:0.02"},
             "prometheus": {"enabled": False},
             "quota": {"instances": -1, "cores": -1, "ram": -1},
@@ -125,10 +154,11 @@ class Cluster:
         """One more process of a role; it is started by `start`."""
         number = sum(member.role == role for member in self.members.values()) + 1
         name = f"{role}{number}"
+        place = self.place(role, number)
         port = free_port() if role == "api" else 0
         config = self.directory / f"{name}.conf"
         gate = self.gates.add(self.broker.port) if self.gates is not None else None
-        config.write_text(self.text(name, port or 8774, gate))
+        config.write_text(self.text(name, port or 8774, gate, place))
         member = Member(
             role=role,
             name=name,
@@ -136,6 +166,7 @@ class Cluster:
             log=self.directory / f"{name}.log",
             notify=self.directory / f"{name}.notify",
             port=port,
+            place=place,
             gate=gate,
             source=self.source,
         )
@@ -158,7 +189,7 @@ class Cluster:
             elif "MUTATION" in os.environ:
                 module = "tests.support.mutated"
             command = [sys.executable, "-m", module, member.role, "--config-file", str(member.config)]
-            member.process = spawn(command, log=member.log, env=environment)
+            member.process = spawn(member.place.command(command), log=member.log, env=environment)
             waiting.append((member, listener))
         until = time.monotonic() + timeout
         for member, listener in waiting:
@@ -227,6 +258,7 @@ def make_cluster(
     options: Mapping[str, Mapping[str, object]] | None = None,
     gated: bool = False,
     weather: str | None = None,
+    place: Callable[[str, int], Place] = lambda role, number: HERE,
     patience: float = 120.0,
     database: str | None = None,
     databases: Sequence[str] = (),
@@ -234,10 +266,9 @@ def make_cluster(
 ) -> Iterator[Cluster]:
     """A cluster on a database of its own (or this one), whose processes all run and whose hosts have reported.
 
-    Waits `patience` seconds for these. Keeps its logs when the test fails.
+    Waits `patience` seconds for these. Identity and Image are where the broker is. Keeps its logs when the test fails.
     """
     directory = Path(tempfile.mkdtemp(prefix="kn-cluster-"))
-    port = free_port()
     cluster = Cluster(
         directory=directory,
         server=server,
@@ -245,19 +276,17 @@ def make_cluster(
         database=database or server.new_database(),
         transport_url=broker.transport_url,
         prefix=f"kn-{uuid.uuid4().hex[:8]}",
-        identity_port=port,
+        others=Others(port=free_port(), place=broker.place, directory=directory),
         hosts=hosts,
         options=options or {},
         gates=Gates() if gated else None,
         source=source,
         weather=weather,
+        place=place,
         databases=databases,
     )
-    log = directory / "stand-ins.log"
-    command = [sys.executable, "-m", "tests.support.stand_ins", str(port), str(directory / "more.json")]
-    stand_ins = spawn(command, log=log, env=dict(os.environ))
     try:
-        wait_until(lambda: accepts(port), stand_ins, what="the stand-ins", log=log)
+        cluster.others.start()
         members = [cluster.add(role) for role, count in counts.items() for _ in range(count)]
         cluster.manage("db", "sync")
         # Hosts last: a report that is sent before there is a conductor's queue is repeated only after a while.
@@ -273,6 +302,6 @@ def make_cluster(
     else:
         shutil.rmtree(directory, ignore_errors=True)
     finally:
-        end(stand_ins)
+        cluster.others.kill()
         if cluster.gates is not None:
             cluster.gates.close()

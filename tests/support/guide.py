@@ -4,6 +4,7 @@ from __future__ import annotations
 
 PASSWORD = "Password123$"
 SECRET = "metadata-secret-of-the-guide"
+DOCTOR = "kilonova doctor --config-file /etc/nova/nova.conf"
 
 CONTROLLER = """\
 [database]

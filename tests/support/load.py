@@ -17,17 +17,18 @@ NEWEST = "compute 2.90"
 
 
 class Load:
-    """Asynchronous clients of one cluster, `clients` requests at a time."""
+    """Asynchronous clients of one cluster, `clients` requests at a time; seconds for a connection."""
 
-    def __init__(self, cluster: Cluster, *, clients: int = 32, token: str = ADMIN) -> None:
+    def __init__(self, cluster: Cluster, *, clients: int = 32, token: str = ADMIN, connecting: float = 60) -> None:
         self.cluster = cluster
-        self.ports = [member.port for member in cluster.of("api")]
+        self.apis = cluster.of("api")
         self._requests = itertools.count()
         self._room = asyncio.Semaphore(clients)
         headers = {"X-Auth-Token": token, "OpenStack-API-Version": NEWEST}
         # Servers end idle connections after five seconds: one must not be taken up again just then.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=clients, keepalive_expiry=2.0)
-        self._http = httpx.AsyncClient(headers=headers, timeout=60, limits=limits)
+        timeout = httpx.Timeout(60, connect=connecting)
+        self._http = httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits)
 
     async def __aenter__(self) -> Load:
         return self
@@ -38,7 +39,8 @@ class Load:
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         """One request, to the next of the API processes. Raises what httpx raises."""
         async with self._room:
-            url = f"http://127.0.0.1:{self.ports[next(self._requests) % len(self.ports)]}/v2.1{path}"
+            api = self.apis[next(self._requests) % len(self.apis)]
+            url = f"http://{api.place.address}:{api.port}/v2.1{path}"
             return await self._http.request(method, url, json=body, headers=headers)
 
     async def together(self, requests: Sequence[tuple[str, str, Any]]) -> list[httpx.Response]:

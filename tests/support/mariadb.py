@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import write_certificates
-from tests.support.processes import accepts, end, free_port, serving, spawn, wait_until
+from tests.support.processes import HERE, Place, accepts, end, free_port, serving, spawn, wait_until
 
 _SERVER = Path("/usr/sbin/mariadbd")
 
@@ -23,8 +23,9 @@ class MariaDB:
     user = "kilonova"
     password = "data@base"
 
-    def __init__(self, directory: Path, *, fsync: bool = False) -> None:
+    def __init__(self, directory: Path, *, fsync: bool = False, place: Place = HERE) -> None:
         self.directory = directory
+        self.place = place
         self.port = free_port()
         self.socket = directory / "s"
         self._fsync = fsync
@@ -58,8 +59,8 @@ class MariaDB:
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
         account = [f"--user={getpass.getuser()}"]
-        self._server = spawn([*self._command(), *account], log=self._log)
-        wait_until(lambda: accepts(self.port), self._server, what="MariaDB", log=self._log)
+        self._server = spawn(self.place.command([*self._command(), *account]), log=self._log)
+        wait_until(lambda: accepts(self.port, self.place.address), self._server, what="MariaDB", log=self._log)
 
     def _command(self) -> list[str]:
         return [
@@ -69,7 +70,7 @@ class MariaDB:
             f"--socket={self.socket}",
             f"--pid-file={self.directory}/pid",
             f"--port={self.port}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self.place.address}",
             "--skip-name-resolve",
             "--character-set-server=utf8mb4",
             "--innodb-buffer-pool-size=64M",
@@ -101,13 +102,14 @@ class MariaDB:
         return subprocess.run(arguments, check=True, capture_output=True, timeout=60, text=True).stdout
 
     def grant(self) -> None:
-        self.execute(f"GRANT ALL ON *.* TO '{self.user}'@'127.0.0.1' IDENTIFIED BY '{self.password}'")
+        clients = HERE.address if self.place == HERE else "%"
+        self.execute(f"GRANT ALL ON *.* TO '{self.user}'@'{clients}' IDENTIFIED BY '{self.password}'")
 
     def new_database(self) -> str:
         """Make an empty database; its URL as a configuration file states it."""
         name = f"kilonova_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
-        return f"mysql+pymysql://{self.user}:data%40base@127.0.0.1:{self.port}/{name}"
+        return f"mysql+pymysql://{self.user}:data%40base@{self.place.address}:{self.port}/{name}"
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,27 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 _PORTS = range(19000, 19500)
 _given: deque[int] = deque(maxlen=250)
 """Given away lately: whoever asked may need a while until he listens there."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process runs, and the address at which others reach it: here, at loopback."""
+
+    address: str = "127.0.0.1"
+
+    def command(self, arguments: list[str]) -> list[str]:
+        """The command line that runs `arguments` there, as the same process."""
+        return arguments
+
+
+HERE = Place()
 
 
 def free_port() -> int:
@@ -33,11 +48,11 @@ def free_port() -> int:
     raise RuntimeError(f"no free port in {_PORTS}")
 
 
-def accepts(port: int) -> bool:
-    """Whether something listens on loopback at `port`."""
+def accepts(port: int, address: str = HERE.address) -> bool:
+    """Whether something listens at `port` and says so within a second."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((address, port)) == 0
 
 
 def spawn(

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import write_certificates
-from tests.support.processes import accepts, end, free_port, spawn, wait_until
+from tests.support.processes import HERE, Place, accepts, end, free_port, spawn, wait_until
 
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
@@ -33,8 +33,9 @@ class Broker:
     user = "kilonova"
     password = "br/ok@er"
 
-    def __init__(self, directory: Path, *, peer: Broker | None = None, tick: int = 60) -> None:
+    def __init__(self, directory: Path, *, peer: Broker | None = None, tick: int = 60, place: Place = HERE) -> None:
         self.directory = directory
+        self.place = place
         self.port = free_port()
         self.tls_port = free_port()
         self._peer = peer
@@ -46,11 +47,11 @@ class Broker:
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         (directory / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"listeners.tcp.1 = {place.address}:{self.port}\n"
             f"default_user = {self.user}\n"
             f"default_pass = {self.password}\n"
             "log.console = true\nlog.console.level = warning\nlog.file = false\n"
-            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"listeners.ssl.1 = {place.address}:{self.tls_port}\n"
             f"ssl_options.cacertfile = {directory}/ca.pem\n"
             f"ssl_options.certfile = {directory}/server.pem\n"
             f"ssl_options.keyfile = {directory}/server.key\n"
@@ -91,7 +92,7 @@ class Broker:
             "HOME": here,
             "LANG": "C.UTF-8",
             "ERL_EPMD_PORT": str(self.epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_ADDRESS": self.place.address,
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
@@ -108,11 +109,12 @@ class Broker:
     def start(self) -> None:
         """Start the broker and wait until it takes connections."""
         if self._epmd is None and self._peer is None:
-            epmd = ["/usr/bin/epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"]
-            self._epmd = spawn(epmd, log=self.directory / "epmd.log", env=self._env())
-            wait_until(lambda: accepts(self.epmd_port), self._epmd, what="epmd", log=self.directory / "epmd.log")
-        self._server = spawn([str(_SERVER)], log=self._log, env=self._env())
-        wait_until(lambda: accepts(self.port), self._server, what="RabbitMQ", log=self._log)
+            epmd = ["/usr/bin/epmd", "-port", str(self.epmd_port), "-address", self.place.address]
+            log = self.directory / "epmd.log"
+            self._epmd = spawn(self.place.command(epmd), log=log, env=self._env())
+            wait_until(lambda: accepts(self.epmd_port, self.place.address), self._epmd, what="epmd", log=log)
+        self._server = spawn(self.place.command([str(_SERVER)]), log=self._log, env=self._env())
+        wait_until(lambda: accepts(self.port, self.place.address), self._server, what="RabbitMQ", log=self._log)
 
     def add_users(self, users: Mapping[str, tuple[str, str]], password: str) -> None:
         """By name, what queues each may declare and read (a regular expression), and what exchanges it may send to."""
@@ -159,10 +161,11 @@ class Broker:
         if self._server is not None:
             end(self._server, how=signal.SIGKILL)
             self._server = None
-            while accepts(self.port):
+            while accepts(self.port, self.place.address):
                 time.sleep(0.05)
 
     def close(self) -> None:
+        """With its port mapper."""
         self.kill()
         if self._epmd is not None:
             end(self._epmd, how=signal.SIGKILL)
@@ -186,7 +189,7 @@ def make_brokers(count: int, *, tick: int = 60) -> Iterator[list[Broker]]:
 
 def transport_url(brokers: Sequence[Broker]) -> str:
     """One that names them all, in this order."""
-    addresses = (f"{Broker.user}:br%2Fok%40er@127.0.0.1:{broker.port}" for broker in brokers)
+    addresses = (f"{Broker.user}:br%2Fok%40er@{broker.place.address}:{broker.port}" for broker in brokers)
     return f"rabbit://{','.join(addresses)}//"
 
 

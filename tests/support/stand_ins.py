@@ -2,7 +2,7 @@
 
 A token says itself what it stands for, `USER:PROJECT:ROLE,ROLE`; there is one image, of 64 bytes. A second argument
 names a file (JSON) that is read at each question: `catalog`, more of Identity's; `agents` and (further)
-`extensions`, those of Networking.
+`extensions`, those of Networking. A third is the address to listen at, instead of loopback's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import uvicorn
 
+from tests.support.processes import HERE
+
 SERVICE_TOKEN = "nova:service:admin,service"
 PASSWORD = "Password123$"
 IMAGE = "70f5c0de-0000-4000-8000-00000000cafe"
@@ -21,13 +23,12 @@ NEVER = "2099-01-01T00:00:00.000000Z"
 DATA = bytes(64)
 
 
-def token_document(token: str, port: int, more: list[dict[str, Any]]) -> dict[str, Any] | None:
+def token_document(token: str, url: str, more: list[dict[str, Any]]) -> dict[str, Any] | None:
     """What Identity says of a token; None for one that is no good. `more` is in the catalog too."""
     parts = token.split(":")
     if len(parts) != 3:
         return None
     user, project, roles = parts
-    url = f"http://127.0.0.1:{port}"
     return {
         "token": {
             "methods": ["password"],
@@ -65,8 +66,8 @@ def image_document(image_id: str) -> dict[str, Any]:
 class StandIns:
     """ASGI."""
 
-    def __init__(self, port: int, more: Path | None = None) -> None:
-        self.port = port
+    def __init__(self, url: str, more: Path | None = None) -> None:
+        self.url = url
         self._more = more
 
     @property
@@ -98,12 +99,12 @@ class StandIns:
             return (
                 201,
                 [(b"x-subject-token", SERVICE_TOKEN.encode())],
-                token_document(SERVICE_TOKEN, self.port, self.more["catalog"]),
+                token_document(SERVICE_TOKEN, self.url, self.more["catalog"]),
             )
         if headers.get("x-auth-token") != SERVICE_TOKEN:
             return 401, [], {}
         if path == "/v3/auth/tokens":
-            found = token_document(headers["x-subject-token"], self.port, self.more["catalog"])
+            found = token_document(headers["x-subject-token"], self.url, self.more["catalog"])
             return (200, [], found) if found else (404, [], {})
         if path.startswith("/v3/projects/"):
             return 200, [], {"project": {"id": path.rpartition("/")[2]}}
@@ -123,4 +124,6 @@ class StandIns:
 
 if __name__ == "__main__":
     named = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    uvicorn.run(StandIns(int(sys.argv[1]), named), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    address = sys.argv[3] if len(sys.argv) > 3 else HERE.address
+    place = StandIns(f"http://{address}:{sys.argv[1]}", named)
+    uvicorn.run(place, host=address, port=int(sys.argv[1]), log_level="warning")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kilonova.cli.app import app
-from tests.support.guide import COMPUTE, CONTROLLER, NEUTRON_OF_COMPUTE, PROXY_OF_METADATA, SECRET
+from tests.support.guide import COMPUTE, CONTROLLER, DOCTOR, NEUTRON_OF_COMPUTE, PROXY_OF_METADATA, SECRET
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/install"
@@ -77,6 +77,14 @@ def test_the_steps_of_the_run_are_printed_in_their_order() -> None:
             wanted += [step.command, *inside]
     rest = iter(typed)
     assert [line for line in wanted if line not in rest] == []
+
+
+def test_a_deployment_is_looked_at_as_the_run_does() -> None:
+    assert f"{DOCTOR}\n" in of_kind("sh")
+    for language in LANGUAGES:
+        page = (PAGES / f"{language}.md").read_text()
+        # What the run finds in the guide's deployment.
+        assert all(f"`{word}`" in page for word in ("ok", "warning", "wrong", "broker: identities"))
 
 
 def test_what_is_installed_is_there() -> None:

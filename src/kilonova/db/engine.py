@@ -23,7 +23,7 @@ import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from kilonova.db import sqlite, tls
+from kilonova.db import sqlite, tls, vanished
 from kilonova.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ Work = Callable[[Tx], Awaitable[T]]
 RETRIES = 12
 AWAY = 6.0
 """Seconds for which a database that restarts is waited for."""
+VANISHED = 30
+"""Seconds after which a machine that is not heard of is gone: as long as an operation's lease."""
 _CUT_MYSQL = {1053, 1927, 2002, 2003, 2006, 2013, 2014}
 _CUT_POSTGRESQL = {"57P01", "57P02", "57P03"}
 _ALONE_MYSQL = {1047, 1180}
@@ -114,8 +116,12 @@ class Database:
         max_overflow: int = 10,
         recycle: int = 600,
         synchronous: str = "FULL",
+        gone: int = VANISHED,
     ) -> None:
-        """Connections kept, and beyond for a while; seconds after which one is replaced. `synchronous`: SQLite's."""
+        """Connections kept, and beyond for a while; seconds after which one is replaced. `synchronous`: SQLite's.
+
+        `gone`: seconds after which one whose other side has vanished is lost, for us and for the database.
+        """
         self.url = async_url(url)
         self.statements = 0
         self.on_statement: Callable[[str], None] | None = None
@@ -134,9 +140,9 @@ class Database:
             from sqlalchemy.ext.asyncio.engine import create_async_engine
 
             self.url, context = tls.split(self.url)
-            secured = {} if context is None else {"connect_args": {"ssl": context}}
+            secured: dict[str, Any] = {} if context is None else {"ssl": context}
 
-            def engine(isolation_level: str, **more: Any) -> AsyncEngine:
+            def engine(isolation_level: str, session: dict[str, Any], **more: Any) -> AsyncEngine:
                 made = create_async_engine(
                     self.url,
                     pool_size=_half(pool_size),
@@ -146,18 +152,19 @@ class Database:
                     # Whoever takes a connection ends its transaction: another ROLLBACK would be one more way there.
                     pool_reset_on_return=None,
                     isolation_level=isolation_level,
+                    connect_args=secured | session,
                     **options,
-                    **secured,
                     **more,
                 )
                 self._count(made)
+                vanished.watch(made, gone)
                 _leave_nodes_that_are_alone(made)
                 return made
 
-            self._engine = engine("READ COMMITTED")
+            self._engine = engine("READ COMMITTED", vanished.session(self.url.get_backend_name(), gone))
             # Under READ COMMITTED each statement sees what is committed by then; without a transaction it does so too,
             # and needs no ROLLBACK after it.
-            self._reading = engine("AUTOCOMMIT", skip_autocommit_rollback=True)
+            self._reading = engine("AUTOCOMMIT", {}, skip_autocommit_rollback=True)
 
     def _count(self, engine: AsyncEngine) -> None:
         @sa.event.listens_for(engine.sync_engine, "before_cursor_execute")
