@@ -59,7 +59,8 @@ async def counted(tx: Tx) -> int:
 
 @pytest.fixture
 async def url(galera: Galera) -> str:
-    """Of a database with the schema."""
+    """Of a database with the schema, at the first node."""
+    galera.move(galera.nodes[0])
     made = galera.new_database()
     db = Database(made)
     await schema.migrate(db)

@@ -27,10 +27,12 @@ def _account() -> str:
 class Node(MariaDB):
     """One node. `start` joins the cluster of the nodes that run; `found` makes one."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, first: Node | None = None) -> None:
         super().__init__(directory)
+        if first is not None:
+            # A database that is made at one node is there at the others.
+            self._numbers = first._numbers
         self.group_port = free_port()
-        self._transfer_ports = free_port(), free_port()
         self.group: list[int] = []
         """Where the nodes speak with each other."""
 
@@ -48,7 +50,8 @@ class Node(MariaDB):
         wait_until(self.is_synced, self._server, what="Galera", log=self._log, timeout=180)
 
     def _command(self) -> list[str]:
-        whole, missing = self._transfer_ports
+        # Taken anew each time: nobody holds them between two starts.
+        whole, missing = free_port(), free_port()
         options = (
             f"base_host=127.0.0.1;base_port={self.group_port};gmcast.listen_addr=tcp://127.0.0.1:{self.group_port};"
             f"ist.recv_addr=127.0.0.1:{missing};gcache.size=32M"
@@ -118,7 +121,7 @@ def make_galera(count: int) -> Iterator[Galera]:
         for _ in range(count):
             directory = Path(tempfile.mkdtemp(prefix="kn-galera-"))
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
-            node = Node(directory)
+            node = Node(directory, nodes[0] if nodes else None)
             if not nodes:
                 node.install()
             else:
