@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-_PORTS = range(19000, 19500)
+_LANE = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+_PORTS = range(19000, 20000)[int(_LANE) :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+"""Processes of one run have ports of their own: what one has given away another sees only when somebody listens."""
 _given: deque[int] = deque(maxlen=250)
 """Given away lately: whoever asked may need a while until he listens there."""
 
