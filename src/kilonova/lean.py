@@ -19,7 +19,7 @@ from typing import Any
 def trim() -> None:
     # structlog would colour tracebacks with rich, which ours never are; httpx has a command line; yarl offers itself to
     # pydantic; requests, which policies that ask a server need, guesses what it takes for UTF-8 without.
-    absent("rich", "pygments", "better_exceptions", "pydantic_core", "charset_normalizer", "chardet")
+    absent("rich", "pygments", "click", "better_exceptions", "pydantic_core", "charset_normalizer", "chardet")
     warnings.filterwarnings("ignore", message="Unable to find acceptable character detection")
     # The MariaDB driver has ciphers for passwords on connections without TLS, and only of some kinds of accounts; the
     # API makes keys and certificates now and then; each process has one kind of database.
@@ -31,6 +31,11 @@ def trim() -> None:
     late("netaddr", "rfc3986")
     # SQLAlchemy's asynchronous sessions bring the ORM; uvicorn's package its command line and what watches processes.
     bare("sqlalchemy.ext.asyncio", "uvicorn")
+    _LENT["uvicorn", "Config"] = "uvicorn.config"
+
+
+_LENT: dict[tuple[str, str], str] = {}
+"""What a bare package's own modules ask it for, and which of them has it: the package and the name."""
 
 
 def absent(*names: str) -> None:
@@ -69,6 +74,8 @@ class _Bare(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise _unknown(self, name)
+        if lent := _LENT.get((self.__name__, name)):
+            return getattr(importlib.import_module(lent), name)
         if importlib.util.find_spec(f"{self.__name__}.{name}") is not None:
             return importlib.import_module(f"{self.__name__}.{name}")
         real = _FINDER.leave(self.__name__)

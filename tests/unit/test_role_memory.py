@@ -45,6 +45,12 @@ def test_a_role_is_as_small_as_what_it_needs(module: str, unwanted: list[str]) -
     assert run(f"{COMMON}import {module}\n{database}print(*(n for n in {names!r} if sys.modules.get(n)))") == []
 
 
+def test_the_web_server_runs_without_its_command_line() -> None:
+    modules = "import uvicorn.config, uvicorn.lifespan.off, uvicorn.protocols.http.httptools_impl, httpx"
+    names = ["uvicorn.main", "click", "multiprocessing"]
+    assert run(f"{COMMON}{modules}\nprint(*(n for n in {names!r} if sys.modules.get(n)))") == []
+
+
 def test_what_is_left_out_comes_when_it_is_asked_for() -> None:
     assert run(
         COMMON
