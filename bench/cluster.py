@@ -12,18 +12,14 @@ import datetime as dt
 import json
 import os
 import platform
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
 from bench.document import write
 from bench.processes import Client
-from tests.support.cluster import IMAGE, Cluster, Member, make_cluster
+from tests.support.cluster import IMAGE, Cluster, Member, durable_servers, make_cluster
 from tests.support.mariadb import MariaDB
 from tests.support.rabbit import Broker
 
@@ -191,21 +187,6 @@ def heartbeats(mariadb: MariaDB, broker: Broker, found: Found, hosts: int, secon
         found.add("hosts heard of in the last 30 s", up)
 
 
-@contextmanager
-def servers() -> Iterator[tuple[MariaDB, Broker]]:
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        mariadb, broker = MariaDB(Path(first), fsync=True), Broker(Path(second))
-        try:
-            mariadb.install()
-            mariadb.start()
-            mariadb.grant()
-            broker.start()
-            yield mariadb, broker
-        finally:
-            mariadb.close()
-            broker.close()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
@@ -217,7 +198,7 @@ def main() -> None:
         parser.error("--write replaces the whole table: not with --only")
     found = Found()
     load = os.getloadavg()[0]
-    with servers() as (mariadb, broker):
+    with durable_servers() as (mariadb, broker):
         if chosen.only != "heartbeats":
             with make_cluster(mariadb, broker, options=OPTIONS) as cluster:
                 clients = [Client(), Client()]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.cluster import Cluster, make_cluster
 from tests.support.databases import DatabaseServer
-from tests.support.load import PROJECT, Load, server
+from tests.support.load import Load, exceed_quota, overfill, ready, server
 from tests.support.rabbit import Broker
 
 pytestmark = pytest.mark.timeout(600)
@@ -33,8 +33,7 @@ def cluster(database_server: DatabaseServer, broker: Broker) -> Iterator[Cluster
 
 @pytest.fixture
 async def load(cluster: Cluster) -> AsyncIterator[Load]:
-    async with Load(cluster) as made:
-        await made.flavor("tiny")
+    async with ready(cluster) as made:
         yield made
         await made.clear()
 
@@ -42,14 +41,7 @@ async def load(cluster: Cluster) -> AsyncIterator[Load]:
 async def test_more_demand_than_capacity_fills_it_exactly_and_every_refusal_is_true(
     cluster: Cluster, load: Load
 ) -> None:
-    capacity, demand = 4 * HOSTS * VCPUS, 120
-    answers = await load.together([("POST", "/servers", server(f"s{n}")) for n in range(demand)])
-    assert {answer.status_code for answer in answers} == {202}
-    found = await load.settled(demand)
-    assert Counter(each["status"] for each in found) == {"ACTIVE": capacity, "ERROR": demand - capacity}
-    hosts = Counter(each["OS-EXT-SRV-ATTR:host"] for each in found if each["status"] == "ACTIVE")
-    assert set(hosts.values()) == {VCPUS}
-    assert len(hosts) == 4 * HOSTS
+    found = await overfill(load, hosts=4 * HOSTS, vcpus=VCPUS, demand=120)
     faults = {each["fault"]["message"].split(".")[0] for each in found if each["status"] == "ERROR"}
     assert faults == {"No valid host was found"}
     # A claim that was committed after somebody had been refused would have had room for him.
@@ -62,24 +54,14 @@ async def test_more_demand_than_capacity_fills_it_exactly_and_every_refusal_is_t
 
 
 async def test_a_quota_of_n_admits_n_of_4n(load: Load) -> None:
-    limit = 15
-    quota = {"quota_set": {"instances": limit}}
-    assert (await load.ask("PUT", f"/os-quota-sets/{PROJECT}", quota)).status_code == 200
-    try:
-        answers = await load.together([("POST", "/servers", server(f"s{n}")) for n in range(4 * limit)])
-        assert Counter(answer.status_code for answer in answers) == {202: limit, 403: 3 * limit}
-        found = await load.settled(limit)
-        assert {each["status"] for each in found} == {"ACTIVE"}
-    finally:
-        assert (await load.ask("DELETE", f"/os-quota-sets/{PROJECT}")).status_code == 202
+    found = await exceed_quota(load, 15)
+    assert {each["status"] for each in found} == {"ACTIVE"}
 
 
 async def test_of_many_at_once_as_many_are_made_as_fit(load: Load) -> None:
     """Five who ask for two to five each, and room for 23: the last gets the three that are left."""
     limit = 23
-    quota = {"quota_set": {"instances": limit}}
-    assert (await load.ask("PUT", f"/os-quota-sets/{PROJECT}", quota)).status_code == 200
-    try:
+    async with load.quota(limit):
         # Only who comes last meets the limit, and only beside another one could he be told too much.
         for _ in range(4):
             body = server("s", min_count=2, max_count=5, return_reservation_id=True)
@@ -91,14 +73,12 @@ async def test_of_many_at_once_as_many_are_made_as_fit(load: Load) -> None:
             counts = [len(await load.servers(f"&reservation_id={reservation}")) for reservation in made]
             assert sorted(counts) == [3, 5, 5, 5, 5]
             await load.clear()
-    finally:
-        assert (await load.ask("DELETE", f"/os-quota-sets/{PROJECT}")).status_code == 202
 
 
 async def test_a_burst_spreads_over_equal_hosts(load: Load) -> None:
     # So few that a host could take more than twice its share.
     count = 4 * HOSTS
-    await load.together([("POST", "/servers", server(f"s{n}")) for n in range(count)])
+    await load.create(count)
     found = await load.settled(count)
     assert {each["status"] for each in found} == {"ACTIVE"}
     hosts = Counter(each["OS-EXT-SRV-ATTR:host"] for each in found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.support.chaos.run import chaos
 from tests.support.chaos.run import options as chaos_options
 from tests.support.cluster import Cluster, make_cluster
 from tests.support.galera import PROVIDER, Galera, make_galera
-from tests.support.load import PROJECT, Load, server
+from tests.support.load import Load, exceed_quota, overfill, ready
 from tests.support.rabbit import Broker
 
 pytestmark = [
@@ -194,29 +193,14 @@ def spread(galera: Galera, broker: Broker) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def load(spread: Cluster) -> AsyncIterator[Load]:
-    async with Load(spread) as made:
-        await made.flavor("tiny")
+    async with ready(spread) as made:
         yield made
         await made.clear()
 
 
 async def test_claims_at_two_nodes_fill_the_capacity_exactly(load: Load) -> None:
-    capacity, demand = 2 * HOSTS * VCPUS, 60
-    answers = await load.together([("POST", "/servers", server(f"s{n}")) for n in range(demand)])
-    assert {answer.status_code for answer in answers} == {202}
-    found = await load.settled(demand)
-    assert Counter(each["status"] for each in found) == {"ACTIVE": capacity, "ERROR": demand - capacity}
-    hosts = Counter(each["OS-EXT-SRV-ATTR:host"] for each in found if each["status"] == "ACTIVE")
-    assert set(hosts.values()) == {VCPUS}
+    await overfill(load, hosts=2 * HOSTS, vcpus=VCPUS, demand=60)
 
 
 async def test_a_quota_at_two_nodes_is_not_exceeded(load: Load) -> None:
-    limit = 12
-    quota = {"quota_set": {"instances": limit}}
-    assert (await load.ask("PUT", f"/os-quota-sets/{PROJECT}", quota)).status_code == 200
-    try:
-        answers = await load.together([("POST", "/servers", server(f"s{n}")) for n in range(4 * limit)])
-        assert Counter(answer.status_code for answer in answers) == {202: limit, 403: 3 * limit}
-        await load.settled(limit)
-    finally:
-        assert (await load.ask("DELETE", f"/os-quota-sets/{PROJECT}")).status_code == 202
+    await exceed_quota(load, 12)

@@ -13,7 +13,7 @@ import pytest
 
 from kilonova.agent.sim.state import SimState
 from tests.support.cluster import Cluster, make_cluster
-from tests.support.load import Load, server
+from tests.support.load import Load, ready
 from tests.support.mariadb import MariaDB
 from tests.support.rabbit import Broker
 
@@ -33,15 +33,8 @@ def cluster(mariadb: MariaDB, broker: Broker) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def load(cluster: Cluster) -> AsyncIterator[Load]:
-    async with Load(cluster, clients=8) as made:
-        await made.flavor("tiny")
+    async with ready(cluster, clients=8) as made:
         yield made
-
-
-async def boot(load: Load, name: str, count: int) -> list[str]:
-    answers = await load.together([("POST", "/servers", server(f"{name}{n}")) for n in range(count)])
-    assert {answer.status_code for answer in answers} == {202}
-    return [answer.json()["server"]["id"] for answer in answers]
 
 
 async def guests(cluster: Cluster) -> set[str]:
@@ -109,17 +102,17 @@ async def found_in_logs(cluster: Cluster, text: str, uuids: set[str]) -> None:
 async def test_a_deployment_goes_on_from_a_backup_that_was_made_under_load(
     cluster: Cluster, load: Load, mariadb: MariaDB, tmp_path: Path
 ) -> None:
-    kept = await boot(load, "kept", 6)
-    gone = await boot(load, "gone", 4)
+    kept = await load.create(6, "kept")
+    gone = await load.create(4, "gone")
     await load.settled(10)
 
     # The backup, while servers are made.
-    burst = asyncio.create_task(boot(load, "burst", 40))
+    burst = asyncio.create_task(load.create(40, "burst"))
     while len(cluster.query(ROWS)) < 14:
         await asyncio.sleep(0.05)
     await dump(mariadb, cluster.database, tmp_path / "nova.sql")
     made = await burst
-    late = await boot(load, "late", 5)
+    late = await load.create(5, "late")
     await load.settled(55)
 
     # What the backup does not know: deletions, and work on servers that it knows.
@@ -157,7 +150,7 @@ async def test_a_deployment_goes_on_from_a_backup_that_was_made_under_load(
     assert (await guests(cluster)) >= before
 
     # Numbers that hosts have seen are not given again: what is made now is made, and what was changed since changes on.
-    new = await boot(load, "new", 40)
+    new = await load.create(40, "new")
     for answer in await load.together([("POST", f"/servers/{uuid}/action", reboot) for uuid in kept]):
         assert answer.status_code == 202
     found = {each["id"]: each for each in await load.settled(len(known) + 40)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster, Member, make_cluster
-from tests.support.load import Load, server
+from tests.support.load import Load, ready, server
 from tests.support.mariadb import MariaDB
 from tests.support.rabbit import Broker
 from tests.support.releases import COLUMN, following, previous
@@ -35,8 +35,7 @@ def cluster(mariadb: MariaDB, broker: Broker, tmp_path: Path) -> Iterator[Cluste
 
 @pytest.fixture
 async def load(cluster: Cluster) -> AsyncIterator[Load]:
-    async with Load(cluster) as made:
-        await made.flavor("tiny")
+    async with ready(cluster) as made:
         yield made
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from contextlib import closing
-from pathlib import Path
+import functools
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +11,7 @@ import sqlalchemy as sa
 from kilonova.db.engine import Database
 from tests.support.machines import Site, go_inside, site
 from tests.support.mariadb import MariaDB
+from tests.support.processes import serving
 
 
 async def lose_power(where: Site, mariadb: MariaDB) -> None:
@@ -40,12 +39,9 @@ async def lose_power(where: Site, mariadb: MariaDB) -> None:
 
 def main() -> None:
     go_inside("tests.cluster.vanished_worker")
-    with tempfile.TemporaryDirectory() as directory, site(0, 0) as where:
-        mariadb = MariaDB(Path(directory), fsync=True, place=where.services)
-        with closing(mariadb):
-            mariadb.install()
-            mariadb.start()
-            mariadb.grant()
+    with site(0, 0) as where:
+        durable = functools.partial(MariaDB, fsync=True, place=where.services)
+        with serving(durable, "kn-vanished-") as mariadb:
             asyncio.run(lose_power(where, mariadb))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -19,8 +20,9 @@ from pathlib import Path
 
 from tests.support.databases import DatabaseServer
 from tests.support.gate import Gate, Gates
-from tests.support.processes import HERE, Place, accepts, end, free_port, spawn, wait_until
-from tests.support.rabbit import Broker
+from tests.support.mariadb import MariaDB
+from tests.support.processes import HERE, Place, accepts, end, free_port, serving, spawn, wait_until
+from tests.support.rabbit import Broker, make_brokers
 from tests.support.stand_ins import IMAGE, PASSWORD
 
 __all__ = ["IMAGE", "Cluster", "Member", "make_cluster"]
@@ -246,6 +248,14 @@ class Cluster:
                 process.send_signal(signal.SIGTERM)
         for process in running:
             end(process, timeout=15.0)
+
+
+@contextlib.contextmanager
+def durable_servers(place: Place = HERE) -> Iterator[tuple[MariaDB, Broker]]:
+    """A database that keeps what was committed when it is killed, and a broker: for whoever kills them."""
+    durable = functools.partial(MariaDB, fsync=True, place=place)
+    with serving(durable, "kn-mariadb-") as mariadb, make_brokers(1, place=place) as (broker,):
+        yield mariadb, broker
 
 
 @contextlib.contextmanager

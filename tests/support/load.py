@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -51,6 +53,22 @@ class Load:
         answer = await self.ask("POST", "/flavors", body)
         assert answer.status_code in (200, 409), answer.text
 
+    async def create(self, count: int, name: str = "s") -> list[str]:
+        """So many servers at once, all of which are accepted; their ids."""
+        answers = await self.together([("POST", "/servers", server(f"{name}{n}")) for n in range(count)])
+        assert {answer.status_code for answer in answers} == {202}
+        return [answer.json()["server"]["id"] for answer in answers]
+
+    @contextlib.asynccontextmanager
+    async def quota(self, limit: int) -> AsyncIterator[None]:
+        """The project may have so many servers; the default again afterwards."""
+        path = f"/os-quota-sets/{PROJECT}"
+        assert (await self.ask("PUT", path, {"quota_set": {"instances": limit}})).status_code == 200
+        try:
+            yield
+        finally:
+            assert (await self.ask("DELETE", path)).status_code == 202
+
     async def servers(self, query: str = "") -> list[dict[str, Any]]:
         """All of them, in detail, page by page."""
         found: list[dict[str, Any]] = []
@@ -77,6 +95,34 @@ class Load:
         await self.together([("DELETE", f"/servers/{server['id']}", None) for server in found])
         while await self.servers():
             await asyncio.sleep(0.5)
+
+
+@contextlib.asynccontextmanager
+async def ready(cluster: Cluster, *, clients: int = 32) -> AsyncIterator[Load]:
+    """Clients of a cluster that has the flavor of `server`."""
+    async with Load(cluster, clients=clients) as load:
+        await load.flavor("tiny")
+        yield load
+
+
+async def overfill(load: Load, *, hosts: int, vcpus: int, demand: int) -> list[dict[str, Any]]:
+    """Ask at once for more servers of one CPU than there is room for: exactly those that fit are made. All of them."""
+    capacity = hosts * vcpus
+    await load.create(demand)
+    found = await load.settled(demand)
+    assert Counter(each["status"] for each in found) == {"ACTIVE": capacity, "ERROR": demand - capacity}
+    taken = Counter(each["OS-EXT-SRV-ATTR:host"] for each in found if each["status"] == "ACTIVE")
+    assert set(taken.values()) == {vcpus}
+    assert len(taken) == hosts
+    return found
+
+
+async def exceed_quota(load: Load, limit: int) -> list[dict[str, Any]]:
+    """Ask at once for four times as many servers as the project may have: exactly as many are made. All of them."""
+    async with load.quota(limit):
+        answers = await load.together([("POST", "/servers", server(f"s{n}")) for n in range(4 * limit)])
+        assert Counter(answer.status_code for answer in answers) == {202: limit, 403: 3 * limit}
+        return await load.settled(limit)
 
 
 def server(name: str = "s", flavor: str = "tiny", **more: Any) -> dict[str, Any]:

@@ -173,14 +173,14 @@ class Broker:
 
 
 @contextlib.contextmanager
-def make_brokers(count: int, *, tick: int = 60) -> Iterator[list[Broker]]:
+def make_brokers(count: int, *, tick: int = 60, place: Place = HERE) -> Iterator[list[Broker]]:
     """A cluster of brokers, all of which run."""
     with contextlib.ExitStack() as stack:
         brokers: list[Broker] = []
         for _ in range(count):
             directory = Path(tempfile.mkdtemp(prefix="kn-rabbit-"))
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
-            broker = Broker(directory, peer=brokers[0] if brokers else None, tick=tick)
+            broker = Broker(directory, peer=brokers[0] if brokers else None, tick=tick, place=place)
             stack.callback(broker.close)
             brokers.append(broker)
             broker.start()
@@ -198,11 +198,5 @@ def broker() -> Iterator[Broker]:
     """A running broker for the whole session. A test that kills it starts it again."""
     if not _SERVER.exists():
         pytest.fail("RabbitMQ is not installed: apt-get install --no-install-recommends rabbitmq-server")
-    directory = Path(tempfile.mkdtemp(prefix="kn-rabbit-"))
-    broker = Broker(directory)
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.close()
-        shutil.rmtree(directory, ignore_errors=True)
+    with make_brokers(1) as (made,):
+        yield made

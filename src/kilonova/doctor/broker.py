@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import Sequence
 
 import aio_pika
@@ -41,11 +42,12 @@ async def _one_cluster(site: Site, options: RabbitOptions, answering: Sequence[B
     check = "broker: cluster"
     first, *others = answering
     strangers = []
-    async with await _connected(options, first) as connection:
+    context = _context(options)
+    async with await _connected(first, context) as connection:
         channel = await connection.channel()
         queue = await within(PATIENCE, channel.declare_queue(exclusive=True, auto_delete=True))
         for address in others:
-            async with await _connected(options, address) as other:
+            async with await _connected(address, context) as other:
                 try:
                     await within(PATIENCE, (await other.channel()).declare_queue(queue.name, passive=True))
                 except aiormq.exceptions.ChannelLockedResource:
@@ -59,8 +61,11 @@ async def _one_cluster(site: Site, options: RabbitOptions, answering: Sequence[B
     return ok(check, f"{', '.join(str(address) for address in answering)} are nodes of one")
 
 
-async def _connected(options: RabbitOptions, address: BrokerAddress) -> aio_pika.abc.AbstractConnection:
-    context = options.tls.context() if options.tls is not None else None
+def _context(options: RabbitOptions) -> ssl.SSLContext | None:
+    return options.tls.context() if options.tls is not None else None
+
+
+async def _connected(address: BrokerAddress, context: ssl.SSLContext | None) -> aio_pika.abc.AbstractConnection:
     url = address.amqp_url(tls=context is not None, heartbeat=30)
     return await within(PATIENCE, aio_pika.connect(url, ssl_context=context, timeout=PATIENCE))
 
@@ -69,11 +74,11 @@ async def _one(site: Site, options: RabbitOptions, address: BrokerAddress) -> Fi
     check = "broker"
     place = f"{address} as '{address.user}', virtual host '{address.vhost}'"
     try:
-        context = options.tls.context() if options.tls is not None else None
+        context = _context(options)
     except OSError as error:
         return wrong(check, f"its files for TLS: {error}", f"[oslo_messaging_rabbit] ssl_... in {site.name}")
     try:
-        connection = await _connected(options, address)
+        connection = await _connected(address, context)
     except Exception as error:
         reason, fix = _not_connected(site, address, error)
         return wrong(check, f"{place}: {reason}", fix)
@@ -137,9 +142,10 @@ async def planes(site: Site, hosts: Sequence[str]) -> list[Finding]:
     options, check = site.broker, "networking: planes"
     names = ["network", *(f"plane.{host}" for host in hosts[:MOST])]
     heard: dict[str, bool] = {}
+    context = _context(options)
     for address in options.brokers:
         try:
-            connection = await _connected(options, address)
+            connection = await _connected(address, context)
         except Exception:
             continue  # said already; another one may answer
         try:

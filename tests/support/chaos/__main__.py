@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 from tests.support.chaos.faults import Faults, FaultsOfMachines
 from tests.support.chaos.plan import Plan, across, full, middle, short
 from tests.support.chaos.run import ON_MACHINES, chaos, stage
+from tests.support.cluster import durable_servers
 from tests.support.machines import go_inside, lacking, services_of, site
-from tests.support.mariadb import MariaDB
-from tests.support.rabbit import Broker
 
 
 def main() -> None:
@@ -47,17 +44,8 @@ def main() -> None:
 def run(plan: Plan) -> int:
     """The exit code."""
     with ExitStack() as stack:
-        first, second = (stack.enter_context(tempfile.TemporaryDirectory()) for _ in range(2))
         where = stack.enter_context(site(ON_MACHINES["api"], ON_MACHINES["compute"])) if plan.machines else None
-        # What was committed must survive the database's kill.
-        mariadb = MariaDB(Path(first), fsync=True, place=services_of(where))
-        broker = Broker(Path(second), place=services_of(where))
-        stack.callback(mariadb.close)
-        stack.callback(broker.close)
-        mariadb.install()
-        mariadb.start()
-        mariadb.grant()
-        broker.start()
+        mariadb, broker = stack.enter_context(durable_servers(services_of(where)))
         with stage(mariadb, broker, plan, where) as cluster:
             report = asyncio.run(chaos(cluster, plan, partial(FaultsOfMachines, where) if where else Faults))
             print(report, flush=True)
