@@ -86,15 +86,38 @@ print(len(asyncmy.auth.sha2_rsa_encrypt(b"secret", b"salt" * 5, key)))
 
 
 def test_a_policy_that_asks_a_server_reads_its_answer() -> None:
+    """A second HTTP client comes with the first rule that needs it."""
     assert run(
         COMMON
         + """
-import oslo_policy._external, requests
-answer = requests.Response()
-answer._content = "True".encode()
-print(answer.text)
+import http.server, pathlib, sys, tempfile, threading
+from kilonova.api.policy import Policy
+from kilonova.context import RequestContext
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = b"True" if "show" in self.path else b"False"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+    def log_message(self, *_): ...
+
+Policy()
+print("requests" in sys.modules)
+server = http.server.HTTPServer(("127.0.0.1", 0), Answers)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}"
+with tempfile.TemporaryDirectory() as directory:
+    rules = pathlib.Path(directory) / "policy.yaml"
+    rules.write_text("".join(f'"os_compute_api:servers:{n}": "{url}/{n}"\\n' for n in ("show", "delete")))
+    policy = Policy(rules)
+    caller = RequestContext(request_id="req-1", user_id="u", project_id="p", roles=frozenset({"member"}))
+    print(*(policy.allows(f"os_compute_api:servers:{n}", caller) for n in ("show", "delete")))
+server.shutdown()
 """
-    ) == ["True"]
+    ) == ["False", "True", "False"]
 
 
 def test_a_database_of_any_kind_can_be_used() -> None:
