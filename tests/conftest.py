@@ -12,6 +12,9 @@ from tests.support.mariadb import mariadb
 from tests.support.postgresql import postgresql
 from tests.support.rabbit import broker
 
+# What they assert for several tests says what it found, as if it stood in the tests.
+pytest.register_assert_rewrite("tests.support.load")
+
 __all__ = ["broker", "database_server", "mariadb", "postgresql"]
 
 BESIDE = {"clients", "driver", "guests", "guide", "network"}

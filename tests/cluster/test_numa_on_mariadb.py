@@ -1,4 +1,4 @@
-"""CPUs of one's own and huge pages are given once each, by several processes on MariaDB and RabbitMQ."""
+"""CPUs of one's own, huge pages and PCI devices are given once each, by several processes on MariaDB and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ pytestmark = pytest.mark.timeout(600)
 
 CPUS, PAGES_MB = 8, 64
 """Of each of the four hosts, in two cells with equal parts; CPUs are threads, two on each core."""
+DEVICES = 7
+"""Of each host."""
 OPTIONS = {
     "compute": {"cpu_dedicated_set": f"0-{CPUS - 1}"},
-    "sim": {"vcpus": CPUS, "memory_mb": 4096, "numa_cells": 2, "threads": 2, "huge_pages": f"2048:{PAGES_MB // 4}"},
+    "sim": {
+        "vcpus": CPUS, "memory_mb": 4096, "numa_cells": 2, "threads": 2, "huge_pages": f"2048:{PAGES_MB // 4}",
+        "pci_devices": ",".join(f"0000:81:00.{number}=8086:10fb" for number in range(DEVICES)),
+    },
+    "pci": {
+        "device_spec": '{"vendor_id": "8086", "product_id": "10fb"}',
+        "alias": '{"vendor_id": "8086", "product_id": "10fb", "name": "nic"}',
+    },
     "quota": {"cores": -1, "instances": -1},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +83,23 @@ async def test_more_demand_than_capacity_gives_every_cpu_and_every_page_once(clu
         await load.together([("POST", "/servers", server(f"t{n}", "pair")) for n in range(4 * CPUS // 2)])
         assert {one["status"] for one in await load.settled(4 * CPUS // 2)} == {"ACTIVE"}
         await load.clear()
+
+
+async def test_more_demand_than_devices_gives_each_device_once(cluster: Cluster) -> None:
+    """Two of seven each; each has a CPU of its own beside them."""
+    async with Load(cluster) as load:
+        await load.flavor("nics", ram=16)
+        specs = {"hw:cpu_policy": "dedicated", "pci_passthrough:alias": "nic:2"}
+        assert (await load.ask("POST", "/flavors/nics/os-extra_specs", {"extra_specs": specs})).is_success
+        demand, capacity = 32, 4 * (DEVICES // 2)
+        await load.together([("POST", "/servers", server(f"s{n}", "nics")) for n in range(demand)])
+        found = await load.settled(demand)
+        assert Counter(one["status"] for one in found) == {"ACTIVE": capacity, "ERROR": demand - capacity}
+        rows = cluster.query("SELECT host, claim FROM instances WHERE deleted = 0 AND claimed")
+        given = Counter((host, address) for host, claim in rows for address in json.loads(claim)["pci_devices"])
+        assert len(given) == 2 * capacity, given
+        assert set(given.values()) == {1}, given
+        ((owned,),) = cluster.query("SELECT COUNT(DISTINCT server_uuid) FROM pci_devices WHERE server_uuid IS NOT NULL")
+        assert int(owned) == capacity
+        await load.clear()
+        assert cluster.query("SELECT address FROM pci_devices WHERE server_uuid IS NOT NULL") == []

@@ -115,7 +115,8 @@ class HostPicture:
         """
         asked = self.world.monotonic()
         async with self._lock:
-            if self._read_at is None or asked - self._read_at >= max_age:
+            # A look that another has waited for may be younger than this question, and deduct what it was answered.
+            if self._read_at is None or asked - self._read_at >= max_age or (true and self.picture.taken):
                 await self._refresh(0.0 if true else UNCLAIMED)
         return self.picture
 

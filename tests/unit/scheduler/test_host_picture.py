@@ -181,6 +181,27 @@ async def test_what_was_recommended_and_not_claimed_is_free_again(db: Database) 
     assert placed(await hosts.current(1.0), request()).candidates
 
 
+async def test_nobody_is_refused_for_what_was_only_recommended_to_another(db: Database) -> None:
+    class Ticking(World):
+        ticks = 0.0
+
+        def monotonic(self) -> float:
+            self.ticks += 0.001
+            return self.ticks
+
+    hosts = HostPicture(db, Ticking(), ComputeSettings())
+    await add_host(db, "h1", vcpus=1)
+
+    async def ask() -> bool:
+        return bool(placed(await hosts.current(0.0, true=True), request()).candidates)
+
+    # All have asked before any of them is answered: none has seen the others' answers.
+    async with hosts._lock:
+        asked = [asyncio.ensure_future(ask()) for _ in range(3)]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*asked) == [True] * 3
+
+
 async def test_a_full_read_makes_up_for_a_missed_mark(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_picture, "PIECE", 2)
     clock = Clock()
