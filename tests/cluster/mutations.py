@@ -61,9 +61,6 @@ GUARDS = {
         "gives_each_device_once",
         "test_numa_on_mariadb",
     ),
-    "PCI devices: as many as there are": Guard(
-        MUTATIONS["other resource classes"], "gives_each_device_once", "test_numa_on_mariadb"
-    ),
     "who refuses looks anew": Guard(
         Mutation(
             "kilonova.conductor.scheduling", "(True,) if message.fresh else (False, True)", "(message.fresh,)", ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 import shutil
@@ -59,17 +60,20 @@ class Member:
 
 @dataclass(kw_only=True)
 class Others:
-    """Identity and Image, in a process of their own (`tests.support.stand_ins`)."""
+    """Identity, Image and perhaps Networking, in a process of their own (`tests.support.stand_ins`)."""
 
     port: int
     place: Place
     directory: Path
     _process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def more(self) -> Path:
+        return self.directory / "more.json"
+
     def start(self) -> None:
         log = self.directory / "stand-ins.log"
-        more = str(self.directory / "more.json")
-        command = [sys.executable, "-m", "tests.support.stand_ins", str(self.port), more, self.place.address]
+        command = [sys.executable, "-m", "tests.support.stand_ins", str(self.port), str(self.more), self.place.address]
         self._process = spawn(self.place.command(command), log=log, env=dict(os.environ))
         wait_until(lambda: accepts(self.port, self.place.address), self._process, what="the stand-ins", log=log)
 
@@ -100,6 +104,8 @@ class Cluster:
     """Of the release that members run which are added."""
     place: Callable[[str, int], Place] = lambda role, number: HERE
     """Of the processes of a role, which are numbered from 1."""
+    networking: bool = False
+    """Servers may have ports (`tests.support.networking`)."""
     databases: Sequence[str] = ()
     """The database's URLs, of which each role's first process takes the first and so on; by default there is one."""
     members: dict[str, Member] = field(default_factory=dict)
@@ -139,6 +145,8 @@ class Cluster:
             "prometheus": {"enabled": False},
             "quota": {"instances": -1, "cores": -1, "ram": -1},
         }
+        if self.networking:
+            sections["neutron"] = {"endpoint_override": f"http://{self.broker.place.address}:{self.identity_port}"}
         for section, options in self.options.items():
             sections.setdefault(section, {}).update(options)
         lines = []
@@ -273,6 +281,7 @@ def make_cluster(
     database: str | None = None,
     databases: Sequence[str] = (),
     source: Path = ROOT / "src",
+    networking: bool = False,
 ) -> Iterator[Cluster]:
     """A cluster on a database of its own (or this one), whose processes all run and whose hosts have reported.
 
@@ -294,10 +303,14 @@ def make_cluster(
         weather=weather,
         place=place,
         databases=databases,
+        networking=networking,
     )
     try:
         cluster.others.start()
         members = [cluster.add(role) for role, count in counts.items() for _ in range(count)]
+        if networking:
+            urls = [f"http://{api.place.address}:{api.port}/v2.1" for api in cluster.of("api")]
+            cluster.others.more.write_text(json.dumps({"apis": urls}))
         cluster.manage("db", "sync")
         # Hosts last: a report that is sent before there is a conductor's queue is repeated only after a while.
         cluster.start(*(member for member in members if member.role != "compute"))

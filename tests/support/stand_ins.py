@@ -1,8 +1,9 @@
-"""Identity, Image and what is looked at of Networking in one small process: `python -m tests.support.stand_ins PORT`.
+"""Identity, Image and Networking in one small process: `python -m tests.support.stand_ins PORT`.
 
 A token says itself what it stands for, `USER:PROJECT:ROLE,ROLE`; there is one image, of 64 bytes. A second argument
 names a file (JSON) that is read at each question: `catalog`, more of Identity's; `agents` and (further)
-`extensions`, those of Networking. A third is the address to listen at, instead of loopback's.
+`extensions`, those of Networking, and `apis`: where Compute is told of ports, of which there are some only with this. A
+third is the address to listen at, instead of loopback's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from tests.support.networking import Networking
 from tests.support.processes import HERE
 
 SERVICE_TOKEN = "nova:service:admin,service"
@@ -21,6 +23,11 @@ PASSWORD = "Password123$"
 IMAGE = "70f5c0de-0000-4000-8000-00000000cafe"
 NEVER = "2099-01-01T00:00:00.000000Z"
 DATA = bytes(64)
+
+
+def networking_file(more: Path) -> Path:
+    """What Networking keeps, by the name of the file of more."""
+    return more.with_name("networking.json")
 
 
 def token_document(token: str, url: str, more: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -69,11 +76,18 @@ class StandIns:
     def __init__(self, url: str, more: Path | None = None) -> None:
         self.url = url
         self._more = more
+        self._networking: Networking | None = None
 
     @property
     def more(self) -> dict[str, Any]:
         found: dict[str, Any] = {"catalog": [], "agents": [], "extensions": []}
         return found | json.loads(self._more.read_text()) if self._more and self._more.exists() else found
+
+    @property
+    def networking(self) -> Networking | None:
+        if self._networking is None and self._more is not None and "apis" in self.more:
+            self._networking = Networking(networking_file(self._more), lambda: self.more["apis"])
+        return self._networking
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -83,7 +97,16 @@ class StandIns:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        status, extra, content = self.answer(scope["method"], scope["path"], headers, body)
+        networking = self.networking
+        path = scope["path"].removeprefix("/v2.0/")
+        if networking is None or path == scope["path"] or path in ("extensions", "agents"):
+            status, extra, content = self.answer(scope["method"], scope["path"], headers, body)
+        elif headers.get("x-auth-token") != SERVICE_TOKEN:
+            status, extra, content = 401, [], {}
+        else:
+            query = scope["query_string"].decode()
+            status, content = await networking.answer(scope["method"], path, query, body)
+            extra = []
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         sent = [(b"content-length", str(len(data)).encode()), (b"content-type", b"application/json"), *extra]
         await send({"type": "http.response.start", "status": status, "headers": sent})

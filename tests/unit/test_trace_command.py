@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kilonova.allinone.errors import CloudError
+from kilonova.cli import guarded, trace_show
 from kilonova.cli.app import app
 from kilonova.cli.waterfall import Bar, bars, drawn, total, tries
 from kilonova.db import trace as rows
@@ -181,6 +182,24 @@ async def test_what_cannot_be_shown_is_said_with_a_remedy(state_dir: Path, tmp_p
         await run(state_dir, second["id"], "--request", "req-x")
     with pytest.raises(CloudError, match=r"there is no cloud in .*/elsewhere"):
         await run(tmp_path / "elsewhere", "twin")
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://nova:hidden@127.0.0.1:1/nova", "postgresql://nova:hidden@127.0.0.1:1/nova", ""]
+)
+def test_a_database_that_is_away_or_empty_is_said_in_a_line(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask() -> None:
+        trace_show.show(url or f"sqlite:///{tmp_path}/empty.sqlite", "web", limit=10, request=None)
+
+    with pytest.raises(SystemExit, match="1"):
+        guarded(ask)
+    error, remedy = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: the database does not answer: ")
+    assert ("127.0.0.1" if url else "no such table") in error
+    assert "hidden" not in error
+    assert remedy.startswith("what to do: kilonova doctor")
 
 
 async def test_waits_are_stored_with_their_step_and_bounded(cloud: TestCloud, api: Client) -> None:

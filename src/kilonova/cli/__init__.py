@@ -39,6 +39,25 @@ def guarded(work: Callable[[], object]) -> None:
         _fail(told.message, told.remedy)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if (message := _of_database(error)) is None:
+            raise
+        _fail(message, "kilonova doctor looks whether it can be reached and has its tables")
+
+
+def _of_database(error: Exception) -> str | None:
+    """What it says when it cannot be reached or used, in a line; None for any other failure."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+    from kilonova.db.engine import is_away
+
+    if not (is_away(error) or isinstance(error, ProgrammingError)):
+        return None
+    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = str(told.args[-1] if told.args else "").splitlines()
+    return f"the database does not answer: {lines[0] if lines else type(told).__name__}"
 
 
 def _fail(message: str, remedy: str | None) -> NoReturn:

@@ -70,6 +70,8 @@ class Report:
     """What clients were told, by request and status."""
     ended: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    ports: int = 0
+    """Of the servers there are."""
     struck: set[str] = field(default_factory=set)
     """Compute processes that were killed or partitioned: their hosts may have been silent for too long."""
     rest: float = 0.0
@@ -85,7 +87,7 @@ class Report:
             f"injected: {_counts(self.injected)}",
             f"messages: {_counts(self.messages)}",
             f"clients were told: {_counts(self.asked)}",
-            f"servers ended: {_counts(self.ended)}",
+            f"servers ended: {_counts(self.ended)}, with {self.ports} ports",
             f"reasons of ERROR: {_counts(self.faults) or 'none'}",
             f"at rest after {self.rest:.0f} s (bound {self.plan.quiescence:.0f} s)",
             *([f"then filled: {self.filled}"] if self.filled else []),

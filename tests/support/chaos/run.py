@@ -48,7 +48,8 @@ async def chaos(
             await asyncio.gather(*lives)
             report.wrong = await _rest(scene, client, began + plan.quiescence)
             report.rest = time.monotonic() - began
-            await _tell(scene, report)
+            await tell(scene, report)
+            report.ports = len(scene.network.collections["ports"])
             if plan.vcpus is not None and not report.wrong:
                 report.wrong += await _fill(cluster, load, client, plan.vcpus)
                 report.wrong += await _rest(scene, client, time.monotonic() + plan.quiescence)
@@ -63,13 +64,13 @@ async def chaos(
 async def _rest(scene: Scene, client: Client, until: float) -> list[str]:
     """What the audit finds once it finds nothing, or too late."""
     while True:
-        wrong = await scene.wrong(client)
+        wrong = await scene.wrong(client.acknowledged, client.deleted)
         if not wrong or time.monotonic() > until:
             return wrong
         await asyncio.sleep(2.0)
 
 
-async def _tell(scene: Scene, report: Report) -> None:
+async def tell(scene: Scene, report: Report) -> None:
     """How servers ended; those in ERROR for a reason of their own are wrong."""
     for row in await scene.all_servers():
         report.ended[GONE if row.deleted else row.vm_state] += 1
@@ -128,7 +129,7 @@ def stage(mariadb: MariaDB, broker: Broker, plan: Plan, where: Site | None = Non
     """Its cluster, with the ways to break it: gates, or the machines of `where`."""
     with make_cluster(
         mariadb, broker, counts=DEFAULTS if where is None else ON_MACHINES, hosts=plan.hosts, options=options(plan),
-        gated=where is None, weather=f"{plan.seed} {WEATHER}",
+        gated=where is None, weather=f"{plan.seed} {WEATHER}", networking=True,
         place=lambda role, number: place_of(where, role, number),
     ) as cluster:  # fmt: skip
         yield cluster

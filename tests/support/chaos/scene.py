@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Set
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +17,8 @@ from kilonova.db.engine import Database
 from kilonova.db.servers import Server
 from kilonova.db.tables import instances, operations
 from kilonova.testing.network import FakeNetworking
-from tests.support.chaos.users import Client
 from tests.support.cluster import Cluster
+from tests.support.stand_ins import networking_file
 from tests.workflows.harness.audit import GONE, audit
 
 ATTEMPTS = 3
@@ -39,7 +41,10 @@ class Scene:
         return await self.db.read(work)
 
     async def look(self) -> None:
-        """What the simulated hypervisors hold, by their files."""
+        """What the simulated hypervisors and Networking hold, by their files."""
+        if self.cluster.networking:
+            text = networking_file(self.cluster.others.more).read_text()
+            self.network.collections = json.loads(text)
         for member in self.cluster.of("compute"):
             state = SimState(self.cluster.directory / member.name / "agent/sim.sqlite")
             await state.start()
@@ -49,14 +54,13 @@ class Scene:
                 self.hosts[name] = SimpleNamespace(driver=SimpleNamespace(_host=held, left=held.left))
             await state.close()
 
-    async def wrong(self, client: Client) -> list[str]:
+    async def wrong(self, acknowledged: Set[str] = frozenset(), deleted: Set[str] = frozenset()) -> list[str]:
+        """What the audit finds; `acknowledged`, `deleted`: what users were told."""
         await self.look()
         found = await audit(self, {states.ACTIVE, states.ERROR, GONE}, guest_may_differ=True)  # type: ignore[arg-type]
         rows = {row.uuid: row for row in await self.all_servers()}
-        found += [f"acknowledged server {uuid} is lost" for uuid in client.acknowledged - rows.keys()]
-        found += [
-            f"deleted server {uuid} is there" for uuid in client.deleted if uuid in rows and not rows[uuid].deleted
-        ]
+        found += [f"acknowledged server {uuid} is lost" for uuid in acknowledged - rows.keys()]
+        found += [f"deleted server {uuid} is there" for uuid in deleted if uuid in rows and not rows[uuid].deleted]
         return found + await self._effects()
 
     async def _effects(self) -> list[str]:

@@ -12,6 +12,7 @@ import httpx
 from tests.support.chaos.plan import Plan, Report
 from tests.support.cluster import IMAGE
 from tests.support.load import Load, server
+from tests.support.networking import NETWORK
 
 
 class Client:
@@ -34,11 +35,15 @@ class Client:
         self.report.asked[f"{what}: {answer.status_code}"] += 1
         return answer
 
+    def networks(self, number: int) -> Any:
+        """Every other server has a port, where there is Networking."""
+        return [{"uuid": NETWORK}] if self.load.cluster.networking and number % 2 else "none"
+
     async def life(self, number: int, start: float, actions: list[tuple[float, str]]) -> None:
         await asyncio.sleep(start)
         uuid = None
         while uuid is None:
-            answer = await self.ask("create", "POST", "/servers", server(f"s{number}"))
+            answer = await self.ask("create", "POST", "/servers", server(f"s{number}", networks=self.networks(number)))
             if answer is not None and answer.status_code == 202:
                 uuid = str(answer.json()["server"]["id"])
                 self.acknowledged.add(uuid)
