@@ -65,7 +65,7 @@ GUARDS = {
         Mutation(
             "kilonova.conductor.scheduling", "(True,) if message.fresh else (False, True)", "(message.fresh,)", ""
         ),
-        "more_demand_than_capacity",
+        "is_nobodys_refusal",
     ),
     "what was given away is deducted": Guard(
         Mutation("kilonova.scheduler.pick", "    picture.take(order[0], request, now)\n", "    pass\n", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
@@ -51,6 +52,34 @@ async def test_more_demand_than_capacity_fills_it_exactly_and_every_refusal_is_t
         " FROM instance_actions_events refused WHERE refused.name = 'schedule' AND refused.result = 'Error')"
     )
     assert late == "0"
+
+
+async def test_room_that_was_just_given_back_is_nobodys_refusal(load: Load) -> None:
+    capacity, some = 4 * HOSTS * VCPUS, 8
+    await load.flavor("huge", vcpus=VCPUS + 1)
+    await load.create(capacity)
+    await load.settled(capacity)
+    done = asyncio.Event()
+
+    async def ask_in_vain() -> None:
+        # So that each scheduler's picture is one of a moment ago: young enough to be believed.
+        while not done.is_set():
+            await load.ask("POST", "/servers", server("huge", "huge"))
+            await asyncio.sleep(0.1)
+
+    asking = asyncio.ensure_future(ask_in_vain())
+    try:
+        for _ in range(4):
+            going = (await load.servers("&name=^s"))[:some]
+            await load.together([("DELETE", f"/servers/{each['id']}", None) for each in going])
+            while len(await load.servers("&name=^s")) > capacity - some:
+                await asyncio.sleep(0.05)
+            await load.create(some)
+            found = await load.settled(capacity, "&name=^s")
+            assert Counter(each["status"] for each in found) == {"ACTIVE": capacity}
+    finally:
+        done.set()
+        await asking
 
 
 async def test_a_quota_of_n_admits_n_of_4n(load: Load) -> None:
