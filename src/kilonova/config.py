@@ -18,7 +18,7 @@ from oslo_config import cfg
 
 from kilonova import config_scheduler
 from kilonova.api.settings import ApiSettings
-from kilonova.config_options import GROUPS
+from kilonova.config_options import GROUPS, QUOTA_OPTIONS
 from kilonova.console.settings import ConsoleSettings, ProxySettings, ScreenSecurity
 from kilonova.errors import Invalid
 from kilonova.health import HealthSettings
@@ -224,7 +224,7 @@ def compute_settings(
             check_certificates=conf.glance.enable_certificate_validation,
             trusted=tuple(conf.glance.default_trusted_certificate_ids),
         ),
-        quota=QuotaDefaults(**{name: conf.quota[name] for name in QuotaDefaults.__dataclass_fields__}),
+        quota=QuotaDefaults(**{field: conf.quota[name] for field, name in QUOTA_OPTIONS.items()}),
     )
 
 

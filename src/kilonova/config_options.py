@@ -150,11 +150,20 @@ _GLANCE: list[cfg.Opt] = [
     cfg.BoolOpt("enable_certificate_validation", default=False, help="Of those, only with a trusted certificate"),
     cfg.ListOpt("default_trusted_certificate_ids", default=[], help="Trusted where an owner names no certificates"),
 ]
+QUOTA_OPTIONS = {
+    name: {"injected_file_path_bytes": "injected_file_path_length"}.get(name, name)
+    for name in QuotaDefaults.__dataclass_fields__
+}
+"""What nova.conf calls a limit, by the API's name for it."""
 _QUOTA: list[cfg.Opt] = [
     cfg.IntOpt(
-        name, default=getattr(QuotaDefaults(), name), min=-1, help=f"Limit on {name.replace('_', ' ')}; -1: none"
+        option,
+        default=getattr(QuotaDefaults(), name),
+        min=-1,
+        deprecated_opts=[cfg.DeprecatedOpt(f"quota_{option}", group="DEFAULT")],
+        help=f"Limit on {name.replace('_', ' ')}; -1: none",
     )
-    for name in QuotaDefaults.__dataclass_fields__
+    for name, option in QUOTA_OPTIONS.items()
 ]
 
 _MIDDLEWARE: list[cfg.Opt] = [

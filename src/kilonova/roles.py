@@ -12,7 +12,6 @@ from oslo_config import cfg
 
 from kilonova import config
 from kilonova import log as logs
-from kilonova.agent.sim.driver import SimOptions
 from kilonova.allinone import external, uplink
 from kilonova.allinone.neutron import hints_address
 from kilonova.allinone.services import services_dir
@@ -51,7 +50,7 @@ from kilonova.network.role import FULL_READ
 from kilonova.network.sim_plane import SimPlanes
 from kilonova.observe import observe
 from kilonova.runtime import Runtime
-from kilonova.service.agents import Machine, libvirt_driver, sim_drivers, start_agents
+from kilonova.service.agents import Machine, libvirt_driver, sim_drivers, sim_options, start_agents
 from kilonova.service.deployment import log_level
 from kilonova.service.http import listen, serve, serve_as
 from kilonova.settings import ComputeSettings
@@ -187,7 +186,7 @@ class Roles:
         )
         if settings.hypervisor == "sim":
             names = [f"sim-{number:04d}" for number in range(1, settings.sim_hosts + 1)]
-            options = SimOptions(download_images=True, host_ip=settings.host)
+            options = sim_options(conf, settings.host)
             drivers = await sim_drivers(stack, names, options, machine, rt.world)
         else:
             drivers = {rt.settings.host: libvirt_driver(conf, rt.settings, machine)}

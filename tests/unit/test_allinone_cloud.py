@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -12,13 +13,16 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
 import typer
 import yaml
 
-from kilonova import cli
+from kilonova import cli, config, roles
+from kilonova.agent.driver import Driver
 from kilonova.allinone import libvirtd, processes, services, state, status, up
 from kilonova.allinone.clients import write_client_files
 from kilonova.allinone.errors import CloudError
@@ -27,6 +31,7 @@ from kilonova.allinone.settings import CloudSettings, Ports, advertised_host
 from kilonova.allinone.supervisor import PartStatus
 from kilonova.cli import cloud as cloud_commands
 from kilonova.errors import Unavailable
+from kilonova.world import World
 
 
 @pytest.fixture
@@ -129,8 +134,8 @@ def test_no_password_stands_on_a_command_line(
     for spec in (services.identity_spec(settings, opened.secrets), services.image_spec(settings, opened.secrets)):
         for secret in msgspec.structs.astuple(opened.secrets):
             assert secret not in " ".join(spec.command)
-    for config in opened.path.rglob("*.conf"):
-        assert config.stat().st_mode & 0o777 == 0o600
+    for file in opened.path.rglob("*.conf"):
+        assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_services_that_are_not_installed_are_named_with_the_remedy(
@@ -239,15 +244,50 @@ def test_the_report_of_a_dead_process_counts_for_nothing(opened: state.StateDir)
     assert status.read_report(opened.path) is None
 
 
-def test_an_unknown_option_in_a_configuration_file_stops_up_before_anything_is_made(tmp_path: Path) -> None:
-    config = tmp_path / "nova.conf"
-    config.write_text("[DEFAULT]\nreserved_host_memory_md = 5\n")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[DEFAULT]\nreserved_host_memory_md = 5\n", "reserved_host_memory_md"),
+        ("[filter_scheduler]\nenabled_filters = NoSuchFilter\n", "NoSuchFilter"),
+        ("[sim]\nnuma_cells = 65\n", "[sim] numa_cells = 65"),
+        ("[sim]\nhosts = 3\n", "--sim-hosts"),
+    ],
+)
+def test_a_mistake_in_a_configuration_file_stops_up_before_anything_is_made(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "nova.conf"
+    file.write_text(text)
     for detach in ([], ["--detach"]):
-        told = kilonova("up", "--state-dir", "cloud", "--config-file", str(config), *detach, cwd=tmp_path)
+        words = ("up", "--state-dir", "cloud", "--hypervisor", "sim", "--config-file", str(file), *detach)
+        told = kilonova(*words, cwd=tmp_path)
         assert told.returncode == 1
-        assert "reserved_host_memory_md" in told.stderr
+        assert said in told.stderr
         assert "Traceback" not in told.stderr
     assert not (tmp_path / "cloud").exists()
+
+
+async def test_simulated_hosts_are_what_the_configuration_file_says(
+    opened: state.StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "nova.conf"
+    file.write_text(
+        "[sim]\nvcpus = 8\nnuma_cells = 2\npci_devices = 0000:81:00.0=8086:10fb\n"
+        '[pci]\ndevice_spec = {"vendor_id": "8086"}\n'
+    )
+    options = up.UpOptions(state_dir=opened.path, sim_hosts=2, config_files=(file,))
+    made: dict[str, Driver] = {}
+
+    async def start_agents(stack: Any, conf: Any, drivers: dict[str, Driver], **_: Any) -> None:
+        made.update(drivers)
+
+    monkeypatch.setattr(roles, "start_agents", start_agents)
+    rt = SimpleNamespace(world=World(), bus=None, settings=None)
+    async with contextlib.AsyncExitStack() as stack:
+        one = roles.Roles(up.make_settings(options, opened, "sim"))
+        await one._start_agents(stack, config.load([file]), rt, None, tmp_path / "agents")  # type: ignore[arg-type]
+        found = [await driver.inventory() for driver in made.values()]
+    assert [(host.vcpus, len(host.cells), len(host.pci_devices)) for host in found] == [(8, 2, 1)] * 2
 
 
 def test_a_damaged_directory_is_an_error_of_one_line_and_a_remedy(opened: state.StateDir, tmp_path: Path) -> None:

@@ -163,3 +163,40 @@ def test_the_check_reports_everything_at_once_and_says_by_its_exit_code_whether_
     good = write(tmp_path, "[DEFAULT]\nmy_ip = 192.0.2.7\n")
     result = CliRunner().invoke(check.app, ["--config-file", str(good[0])])
     assert (result.exit_code, result.output) == (0, "ok\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[quota]\ninstances = 3\ninjected_file_path_length = 9\nrecheck_quota = false\n",
+        "[DEFAULT]\nquota_instances = 3\nquota_injected_file_path_length = 9\nquota_floating_ips = 2\n",
+    ],
+)
+def test_quotas_by_the_names_that_operators_know(tmp_path: Path, text: str) -> None:
+    quota = config.compute_settings(config.load(write(tmp_path, text))).quota
+    assert (quota.instances, quota.injected_file_path_bytes, quota.cores) == (3, 9, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[filter_scheduler]\nenabled_filters = NoSuchFilter\n", "'NoSuchFilter' is not known"),
+        ("[metrics]\nweight_setting = cpu.frequency\n", "'cpu.frequency' is no NAME=RATIO"),
+        ("[compute]\ncpu_dedicated_set = 0-x\n", "cpu_dedicated_set = 0-x"),
+        ("[DEFAULT]\nreserved_huge_pages = node:0\n", "reserved_huge_pages"),
+        ("[pci]\nalias = {\n", "[pci] alias"),
+        ("[pci]\ndevice_spec = []x\n", "[pci] device_spec"),
+        ("[libvirt]\nhw_machine_type = q35\n", "'q35': x86_64=q35 is accepted"),
+        ("[DEFAULT]\ncompute_driver = ironic\n", "compute_driver = ironic"),
+        ("[DEFAULT]\ncompute_driver = sim\n[sim]\ndurations = running:soon\n", "[sim] durations"),
+        ("[DEFAULT]\ncompute_driver = sim\n[sim]\nnuma_cells = 65\n", "[sim] numa_cells = 65"),
+        ("[oslo_policy]\npolicy_file = /nowhere/policy.yaml\n", "/nowhere/policy.yaml does not exist"),
+        ("[api]\nvendordata_providers = X\n", "vendordata_providers"),
+    ],
+)
+def test_the_check_finds_values_that_would_stop_a_role(tmp_path: Path, text: str, said: str) -> None:
+    result = CliRunner().invoke(check.app, ["--config-file", str(write(tmp_path, text)[0])])
+    assert result.exit_code == 1
+    (line,) = result.output.splitlines()
+    assert line.startswith("error: Configuration: ")
+    assert said in line

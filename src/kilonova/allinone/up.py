@@ -152,6 +152,15 @@ def _check_files(options: UpOptions) -> None:
             "Configuration: enabled_ssl_apis, cert, ssl_only: 'kilonova up' speaks plain HTTP, on loopback unless"
             " --bind says otherwise: put a proxy that speaks TLS in front of it."
         )
+    if conf.sim.hosts not in (1, options.sim_hosts):
+        raise Invalid(f"Configuration: [sim] hosts = {conf.sim.hosts}: of 'kilonova up' it is --sim-hosts that counts.")
+    if not options.config_files:
+        return
+    from kilonova.service.mistakes import mistakes_of_one_machine
+
+    found = mistakes_of_one_machine(conf, simulated=options.hypervisor == "sim")
+    if found:
+        raise Invalid(" ".join(found))
 
 
 def _run(main: object) -> None:

@@ -17,7 +17,7 @@ def check(config_file: ConfigFiles = None) -> None:
     """
     from kilonova import config
     from kilonova.errors import Invalid
-    from kilonova.service.deployment import mistakes
+    from kilonova.service.mistakes import mistakes
     from kilonova.service.process import DEFAULT_FILES
 
     files = config_file or list(DEFAULT_FILES)

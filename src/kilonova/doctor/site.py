@@ -20,6 +20,7 @@ from kilonova.doctor.findings import Finding, ok, warning, wrong
 from kilonova.errors import Invalid
 from kilonova.service import deployment
 from kilonova.service.deployment import Account
+from kilonova.service.mistakes import mistakes
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ def of_files(files: Sequence[Path]) -> tuple[Site | None, list[Finding]]:
     except Invalid as error:
         return None, [wrong(check, error.message, f"correct it; 'kilonova config check --config-file {files[0]}'")]
     found = [wrong(check, message.removeprefix("Configuration: "), f"correct it in {name}")
-             for message in deployment.mistakes(conf)]  # fmt: skip
+             for message in mistakes(conf)]  # fmt: skip
     ignored = sum(not finding.old for path in files for finding in config.review(path))
     if not found:
         more = f"; {ignored} options without effect here, which 'kilonova config check' names" if ignored else ""

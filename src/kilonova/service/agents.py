@@ -88,17 +88,27 @@ async def make_drivers(
     stack: contextlib.AsyncExitStack, conf: cfg.ConfigOpts, settings: ComputeSettings, machine: Machine, world: World
 ) -> dict[str, Driver]:
     """By host, what `compute_driver` names. Raises Invalid for one that is not here."""
-    kind = conf.compute_driver.removeprefix("nova.virt.")
-    if kind in ("libvirt.LibvirtDriver", "libvirt.driver.LibvirtDriver", "libvirt"):
+    if not is_sim(conf):
         return {settings.host: libvirt_driver(conf, settings, machine)}
-    if kind != "sim":
-        raise Invalid(
-            f"Configuration: compute_driver = {conf.compute_driver}: known are libvirt.LibvirtDriver and sim."
-        )
     count = conf.sim.hosts
     if count > 1 and conf.host_identity == "required":
         raise Invalid("Configuration: host_identity = required: one process has one host: [sim] hosts = 1.")
     names = [settings.host] if count == 1 else [f"{settings.host}-{number:03d}" for number in range(1, count + 1)]
+    return await sim_drivers(stack, names, sim_options(conf, conf.my_ip), machine, world)
+
+
+def is_sim(conf: cfg.ConfigOpts) -> bool:
+    """Raises Invalid for a driver that is not here."""
+    kind = conf.compute_driver.removeprefix("nova.virt.")
+    if kind not in ("sim", "libvirt.LibvirtDriver", "libvirt.driver.LibvirtDriver", "libvirt"):
+        raise Invalid(
+            f"Configuration: compute_driver = {conf.compute_driver}: known are libvirt.LibvirtDriver and sim."
+        )
+    return bool(kind == "sim")
+
+
+def sim_options(conf: cfg.ConfigOpts, host_ip: str) -> SimOptions:
+    """What simulated hosts are like, by [sim]. Raises Invalid."""
     cells = even_cells(
         conf.sim.numa_cells,
         conf.sim.vcpus,
@@ -106,17 +116,23 @@ async def make_drivers(
         threads=conf.sim.threads,
         pages=conf.sim.huge_pages,
     )
-    options = SimOptions(
+    return SimOptions(
         vcpus=conf.sim.vcpus,
         cells=divided(cells, *config.cpu_sets(conf)),
         memory_mb=conf.sim.memory_mb,
         local_gb=conf.sim.local_gb,
-        durations={verb: float(seconds) for verb, seconds in conf.sim.durations.items()},
+        durations=_durations(conf.sim.durations),
         pci_devices=chosen(map(read_device, conf.sim.pci_devices), read_device_specs(conf.pci.device_spec)),
         download_images=conf.sim.download_images,
-        host_ip=conf.my_ip,
+        host_ip=host_ip,
     )
-    return await sim_drivers(stack, names, options, machine, world)
+
+
+def _durations(texts: dict[str, str]) -> dict[str, float]:
+    try:
+        return {verb: float(seconds) for verb, seconds in texts.items()}
+    except ValueError as error:
+        raise Invalid(f"Configuration: [sim] durations: {error}; running:0.5,disks:0.2 is accepted.") from error
 
 
 async def sim_drivers(
@@ -136,7 +152,6 @@ def libvirt_driver(conf: cfg.ConfigOpts, settings: ComputeSettings, machine: Mac
     from kilonova.agent.libvirt.options import LibvirtOptions
 
     shared, dedicated = config.cpu_sets(conf)
-    machine_types = dict(entry.split("=", 1) for entry in conf.libvirt.hw_machine_type)
     return LibvirtDriver(
         LibvirtOptions(
             state_path=Path(conf.instances_path) if conf.instances_path else machine.instances,
@@ -147,7 +162,7 @@ def libvirt_driver(conf: cfg.ConfigOpts, settings: ComputeSettings, machine: Mac
             virt_type=conf.libvirt.virt_type,
             cpu_mode=conf.libvirt.cpu_mode,
             cpu_models=tuple(conf.libvirt.cpu_models),
-            machine_type=machine_types.get(platform.machine()),
+            machine_type=machine_types(conf).get(platform.machine()),
             vnc_enabled=conf.vnc.enabled,
             vnc_listen=conf.vnc.server_listen,
             vnc_proxyclient_address=conf.vnc.server_proxyclient_address,
@@ -166,3 +181,14 @@ def libvirt_driver(conf: cfg.ConfigOpts, settings: ComputeSettings, machine: Mac
             netns=machine.netns,
         )
     )
+
+
+def machine_types(conf: cfg.ConfigOpts) -> dict[str, str]:
+    """By architecture. Raises Invalid."""
+    found = {}
+    for entry in conf.libvirt.hw_machine_type:
+        architecture, equals, kind = entry.partition("=")
+        if not (architecture and equals and kind):
+            raise Invalid(f"Configuration: [libvirt] hw_machine_type: '{entry}': x86_64=q35 is accepted.")
+        found[architecture] = kind
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,34 +45,6 @@ class Listener:
     address: str
     port: int
     certificate: tuple[str, str] | None = None
-
-
-def mistakes(conf: cfg.ConfigOpts) -> list[str]:
-    """What would stop a role that reads it, one message each; a section that says nothing is one that no role needs."""
-    from kilonova import config
-
-    looks: list[Callable[[], object]] = [
-        lambda: broker(conf, "nova"),
-        lambda: enabled_apis(conf),
-        lambda: compute_listener(conf),
-        lambda: metadata_listener(conf),
-        lambda: console_listener(conf),
-        lambda: image_verify(conf),
-        lambda: config.metrics_settings(conf),
-    ]
-    if conf.database.connection:
-        looks.append(lambda: database(conf))
-    if conf.keystone_authtoken.username:
-        looks.append(lambda: account(conf))
-    if conf.neutron.username:
-        looks.append(lambda: network_account(conf))
-    found = []
-    for look in looks:
-        try:
-            look()
-        except Invalid as error:
-            found.append(error.message)
-    return list(dict.fromkeys(found))
 
 
 def host_name(conf: cfg.ConfigOpts) -> str:

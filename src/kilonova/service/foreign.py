@@ -107,7 +107,10 @@ FIXED: dict[str, dict[str, Fixed]] = {
         "driver": Fixed("|noop", "no notifications are sent by this release; remove it"),
     },
     "notifications": {"notify_on_state_change": Fixed("", "no notifications are sent by this release; remove it")},
-    "quota": {"driver": Fixed(r"|.*DbQuotaDriver", "limits are in [quota] and in the database: no Unified Limits")},
+    "quota": {
+        "driver": Fixed(r"|.*DbQuotaDriver", "limits are in [quota] and in the database: no Unified Limits"),
+        "count_usage_from_placement": Fixed(_NO, "what counts is in Kilonova's own database; turn it off"),
+    },
     "api": {"auth_strategy": Fixed("keystone", "Identity is always Keystone; remove it")},
     "healthcheck": {
         "path": Fixed("|/healthcheck", "health is told at /healthcheck; remove it"),
@@ -170,11 +173,12 @@ instance_delete_interval instance_format instance_uuid_format iscsi_helper libvi
 libvirt_use_virtio_for_bridges log_date_format log_options log_rotation_type logging_context_format_string
 logging_debug_format_suffix logging_default_format_string logging_exception_prefix
 logging_user_identity_format max_logfile_count max_logfile_size_mb memcached_servers network_allocate_retries
-network_manager notification_topics notify_api_faults osapi_volume_listen periodic_enable periodic_fuzzy_delay
-publish_errors pybasedir rate_limit_burst rate_limit_except_level rate_limit_interval rootwrap_config
+max_age network_manager notification_topics notify_api_faults osapi_volume_listen periodic_enable periodic_fuzzy_delay
+publish_errors pybasedir quota_fixed_ips quota_floating_ips quota_networks quota_security_group_rules
+quota_security_groups rate_limit_burst rate_limit_except_level rate_limit_interval reservation_expire rootwrap_config
 rpc_conn_pool_size rpc_response_timeout rpc_thread_pool_size run_external_periodic_tasks
 scheduler_host_manager scheduler_manager servicegroup_driver syslog_log_facility tempdir
-update_resources_interval use_journal use_json use_rootwrap_daemon use_stderr volume_usage_poll_interval
+until_refresh update_resources_interval use_journal use_json use_rootwrap_daemon use_stderr volume_usage_poll_interval
 volumes_path watch_log_file
 [database]
 connection_debug connection_trace db_inc_retry_interval db_max_retries db_max_retry_interval db_retry_interval
@@ -210,6 +214,8 @@ user_domain_id user_domain_name user_id username
 disable_process_locking
 [healthcheck]
 backends
+[quota]
+max_age recheck_quota reservation_expire until_refresh
 [libvirt]
 block_migration_flag checksum_base_images checksum_interval_seconds iscsi_use_multipath
 libvirt_inject_partition live_migration_bandwidth live_migration_flag live_migration_inbound_addr
