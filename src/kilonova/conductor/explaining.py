@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from kilonova.compute import placing
 from kilonova.compute.needs import claimed_by
+from kilonova.compute.servers.boot import check_asked
 from kilonova.conductor.host_picture import HostPicture
-from kilonova.db import flavors, servers
+from kilonova.db import flavors, server_groups, servers
 from kilonova.db.engine import Database, Tx
 from kilonova.db.servers import Server
 from kilonova.db.tables import instance_types, instances, operations
@@ -98,7 +99,10 @@ async def explain_wish(db: Database, settings: ComputeSettings, wish: Wish) -> E
     async def work(tx: Tx) -> PlacementRequest:
         flavor = await _flavor(tx, wish.flavor)
         properties = wish.image.properties if wish.image else {}
-        placing.check_wishes(settings, wish.hints, flavor.extra_specs, properties)
+        check_asked(settings, flavor, wish.image, wish.hints)
+        group = str(wish.hints["group"]) if wish.hints.get("group") else None
+        if group is not None and await server_groups.get(tx, group) is None:
+            raise Invalid(f"Instance group {group} could not be found.")
         subject = placing.Subject(
             vcpus=flavor.vcpus,
             memory_mb=flavor.memory_mb,
@@ -111,7 +115,7 @@ async def explain_wish(db: Database, settings: ComputeSettings, wish: Wish) -> E
             availability_zone=wish.availability_zone or settings.default_schedule_zone,
             hints=wish.hints,
             pci_aliases=settings.pci_aliases,
-            server_group=str(wish.hints["group"]) if wish.hints.get("group") else None,
+            server_group=group,
         )
         return await placing.request_for(tx, subject, host=wish.host)
 

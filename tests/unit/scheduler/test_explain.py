@@ -22,7 +22,12 @@ from kilonova.errors import KilonovaError
 from kilonova.testing.cloud import TestCloud, make_cloud
 
 IMAGE = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
-FLAVORS = {"small": {}, "picky": {"trait:CUSTOM_FAST": "required"}, "gpu": {"resources:CUSTOM_GPU": "1"}}
+FLAVORS = {
+    "small": {},
+    "picky": {"trait:CUSTOM_FAST": "required"},
+    "gpu": {"resources:CUSTOM_GPU": "1"},
+    "tpm": {"hw:tpm_version": "2.0"},
+}
 
 
 @pytest.fixture
@@ -152,6 +157,8 @@ async def test_hints_count_as_for_a_real_server(cloud: TestCloud, tmp_path: Path
         (["--flavor", "huge"], "No flavor has the id or name 'huge'"),
         (["--flavor", "small", "--hint", "same_host"], "NAME=VALUE"),
         (["--flavor", "small", "--hint", "query=[]"], "JsonFilter is not enabled"),
+        (["--flavor", "small", "--hint", "group=nowhere"], "Instance group nowhere could not be found"),
+        (["--flavor", "tpm"], "hw:tpm_version=2.0 cannot be honoured"),
     ],
 )
 async def test_what_cannot_be_explained_is_named(cloud: TestCloud, tmp_path: Path, words: list[str], said: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets as secure
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from kilonova.db.tables import compute_nodes, services, tags
 from kilonova.engine import store
 from kilonova.errors import Forbidden, Invalid, NotFound
 from kilonova.runtime import Image, Runtime
+from kilonova.settings import ComputeSettings
 
 GIB = 1 << 30
 LONGEST_NAME = 255
@@ -105,17 +107,9 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
 
     async def work(tx: Tx) -> list[tuple[str, int]]:
         flavor = await _flavor(tx, ctx, request.flavor_ref)
-        if image is not None:
-            if flavor.root_gb == 0 and not request.zero_disk_allowed:
-                raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
-            check_image_fits(image, flavor.memory_mb, flavor.root_gb)
-        # Refused here and not by a host minutes later.
-        properties = image.spec.properties if image is not None else {}
-        read_wanted(flavor.vcpus, flavor.extra_specs, properties)
-        read_needs(
-            flavor.vcpus, flavor.memory_mb, flavor.root_gb, flavor.extra_specs, properties, rt.settings.pci_aliases
-        )
-        placing.check_wishes(rt.settings, request.scheduler_hints, flavor.extra_specs, properties)
+        if image is not None and flavor.root_gb == 0 and not request.zero_disk_allowed:
+            raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.")
+        check_asked(rt.settings, flavor, image, request.scheduler_hints)
         key = await _key(tx, ctx, request.key_name) if request.key_name else None
         await _check_zone_and_host(rt, tx, request)
         limits = await quota_usage.read_limits(tx, ctx.project_id, ctx.user_id, rt.settings.quota)
@@ -164,6 +158,16 @@ async def _image(rt: Runtime, ctx: RequestContext, image_id: str) -> Image:
     if image.status != "active":
         raise Invalid(f"Image {image_id} is unacceptable: Image is not active.")
     return image
+
+
+def check_asked(settings: ComputeSettings, flavor: Flavor, image: Image | None, hints: Mapping[str, Any]) -> None:
+    """What would fail on any host is refused here and not by one minutes later. Raises Invalid."""
+    if image is not None:
+        check_image_fits(image, flavor.memory_mb, flavor.root_gb)
+    properties = image.spec.properties if image is not None else {}
+    read_wanted(flavor.vcpus, flavor.extra_specs, properties)
+    read_needs(flavor.vcpus, flavor.memory_mb, flavor.root_gb, flavor.extra_specs, properties, settings.pci_aliases)
+    placing.check_wishes(settings, hints, flavor.extra_specs, properties)
 
 
 def check_image_fits(image: Image, memory_mb: int, root_gb: int) -> None:
