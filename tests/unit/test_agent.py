@@ -404,11 +404,14 @@ async def test_the_host_reports_itself_beats_and_names_its_guests(bench: Bench) 
     [report, *_] = bench.heard.of(HostReport)
     assert (report.host, report.incarnation, report.inventory.vcpus) == ("h1", agent.incarnation, 64)
     assert {beat.binary for beat in bench.heard.of(Heartbeat)} == {"nova-compute"}
-    [power, *_] = bench.heard.of(PowerReport)
-    assert power.complete
+    assert report.states == {}
     await bench.send(BOOT)
     await bench.heard.result(BOOT.key)
-    assert (await agent.reporter.power_report()).states == {SERVER: 1}
+    assert (await agent.reporter.host_report()).states == {SERVER: 1}
+    await agent.reporter.power()
+    await bench.heard.until(lambda: any(power.routine for power in bench.heard.of(PowerReport)))
+    [power] = [power for power in bench.heard.of(PowerReport) if power.routine]
+    assert (power.states, power.complete) == ({SERVER: 1}, True)
 
 
 async def test_a_report_that_still_holds_is_recalled_and_sent_anew_when_it_is_asked_for(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ from kilonova.world import World
 
 log = structlog.get_logger(__name__)
 
-Job = Callable[[], Awaitable[None]]
+Job = Callable[[], Awaitable[None] | None]
+"""What is not waited for is done at once."""
 
 _TICK = 0.25
 """Seconds that the timer sleeps at most, so that a job added meanwhile is not late by more."""
-_GRAIN = 0.05
+_GRAIN = 0.2
 """Seconds that it sleeps at least: with many hosts, their jobs of that time are done together."""
 _INVENTORY = 60.0
 """Seconds between two looks at the inventory."""
@@ -83,15 +84,20 @@ class Ticker:
                 if periodic.stopped:
                     continue
                 if periodic.task is None or periodic.task.done():
-                    periodic.task = asyncio.get_running_loop().create_task(self._turn(periodic))
+                    self._begin(periodic)
                 periodic.due = now + periodic.period * self._world.random.uniform(1 - _JITTER, 1 + _JITTER)
                 self._push(periodic)
             if self._heap:
                 await self._world.sleep(max(_GRAIN, min(self._heap[0][0] - now, _TICK)))
 
-    async def _turn(self, periodic: Periodic) -> None:
+    def _begin(self, periodic: Periodic) -> None:
+        turn = periodic.job()
+        if turn is not None:
+            periodic.task = asyncio.get_running_loop().create_task(self._turn(periodic, turn))
+
+    async def _turn(self, periodic: Periodic, turn: Awaitable[None]) -> None:
         try:
-            await periodic.job()
+            await turn
         except KilonovaError as error:
             log.warning("agent.report_failed", job=periodic.job.__name__, error=error.message)
         except Exception:
@@ -177,10 +183,9 @@ class Reporter:
         self._flushing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        await self._send_quietly(await self.host_report())
+        await self.report()
         if self._pulse is None:
             await self._send_quietly(self._heartbeat_message())
-        await self._send_quietly(await self.power_report())
         early = self._world.random.random
         self._periodic = [
             self._ticker.every(self._report_interval, self.heartbeat, first=self._report_interval * early()),
@@ -197,13 +202,13 @@ class Reporter:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def heartbeat(self) -> None:
+    def heartbeat(self) -> Awaitable[None] | None:
         """With some of them the last report is recalled, in case it was lost."""
         unchanged = self._recalled()
         if self._pulse is not None:
             self._pulse.add(self.host, self.incarnation, unchanged)
-            return
-        await self._bus.send("conductor", self._heartbeat_message(unchanged))
+            return None
+        return self._bus.send("conductor", self._heartbeat_message(unchanged))
 
     def _heartbeat_message(self, unchanged: Unchanged | None = None) -> Heartbeat:
         return Heartbeat(host=self.host, binary="nova-compute", incarnation=self.incarnation, unchanged=unchanged)
@@ -231,16 +236,16 @@ class Reporter:
         await self._bus.send("conductor", self._report_of(inventory))
 
     async def report(self) -> None:
-        """The whole of it: a conductor asks."""
+        """The whole of it: at the start, and when a conductor asks."""
         await self._send_quietly(await self.host_report())
 
     async def host_report(self) -> HostReport:
-        return self._report_of(await self._look())
+        return self._report_of(await self._look(), await self.states())
 
     async def _look(self) -> Inventory:
         return self._additions.to(await self._driver.inventory())
 
-    def _report_of(self, inventory: Inventory) -> HostReport:
+    def _report_of(self, inventory: Inventory, states: dict[str, int] | None = None) -> HostReport:
         self._digest = self._digest_of(inventory)
         self._seen, self._told = inventory, self._world.monotonic()
         return HostReport(
@@ -250,6 +255,7 @@ class Reporter:
             boot_id=self.boot_id,
             allocation=self._allocation,
             digest=self._digest,
+            states=states,
         )
 
     def _digest_of(self, inventory: Inventory) -> str:
@@ -258,14 +264,21 @@ class Reporter:
         said = (self.incarnation, self.boot_id, self._allocation, lasting)
         return hashlib.blake2b(msgspec.json.encode(said, order="deterministic"), digest_size=16).hexdigest()
 
-    async def power(self) -> None:
-        await self._bus.send("conductor", await self.power_report())
+    async def power(self, *, routine: bool = True) -> None:
+        """Report the power states of all guests of ours."""
+        report = PowerReport(
+            host=self.host,
+            incarnation=self.incarnation,
+            states=await self.states(),
+            complete=True,
+            routine=routine,
+        )
+        await self._bus.send("conductor", report)
 
-    async def power_report(self) -> PowerReport:
-        """The power states of all guests of ours."""
+    async def states(self) -> dict[str, int]:
+        """Power states of every guest of ours."""
         guests = await self._driver.guests()
-        states = {guest.uuid: int(guest.power_state) for guest in guests if guest.deployment_id is not None}
-        return PowerReport(host=self.host, incarnation=self.incarnation, states=states, complete=True)
+        return {guest.uuid: int(guest.power_state) for guest in guests if guest.deployment_id is not None}
 
     def settled(self, server_uuid: str, power_state: object) -> None:
         """A server's commands have ended with this power state: report only what came to differ from it."""
@@ -283,7 +296,7 @@ class Reporter:
             except Exception:
                 log.exception("agent.events_failed", host=self.host)
                 await self._world.sleep(5.0)
-                await self.power()
+                await self.power(routine=False)
 
     def _saw(self, event: GuestEvent) -> None:
         if self._busy(event.uuid):

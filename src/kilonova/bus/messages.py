@@ -92,6 +92,8 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """By the host's own configuration; None: as the conductor's says."""
     digest: str = ""
     """Of all that lasts in this report; empty: it is not going to be referred to."""
+    states: dict[str, int] | None = None
+    """Power states of every guest of ours on the host, at its start and when it was asked."""
 
 
 class ReportWanted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -99,12 +101,16 @@ class ReportWanted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class PowerReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Agent -> conductor: power states of guests; `complete` when it names every guest of ours on the host."""
+    """Agent -> conductor: power states of guests; `complete` when it names every guest of ours on the host.
+
+    `routine`: one that comes every `sync_power_state_interval`; it may wait for those of other hosts.
+    """
 
     host: str
     incarnation: str
     states: dict[str, int]
     complete: bool = False
+    routine: bool = False
 
 
 class ServerQuestion(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -103,7 +103,8 @@ class Conductor:
         await self.engine.start(alone=alone)
         heartbeat = Heartbeat(host=self.rt.settings.host, binary="nova-conductor", incarnation=self.id)
         beating = beat(self.rt.bus, self.rt.world, heartbeat, self.rt.settings.report_interval)
-        loops = (self.tombstones.loop(), self.quota_usage.loop(), beating)
+        power_states = self.power_states.loop(self.engine.wake)
+        loops = (self.tombstones.loop(), self.quota_usage.loop(), power_states, beating)
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         if self.rt.settings.reclaim_instance_interval > 0:
             self._tasks.append(asyncio.create_task(Reclaim(self.rt).loop()))
@@ -138,6 +139,8 @@ class Conductor:
                     self.engine.wake(operation_id)
                 self.agents.on_host_back(message.host)
                 self.tombstones.poke()
+                if message.states is not None:
+                    await self._on_states(message.host, message.incarnation, message.states)
             case PowerReport():
                 for operation_id in await self.power_states.on_report(message):
                     self.engine.wake(operation_id)
@@ -148,6 +151,11 @@ class Conductor:
             case _:
                 log.warning("message not for a conductor", kind=type(message).__name__)
         return None
+
+    async def _on_states(self, host: str, incarnation: str, states: dict[str, int]) -> None:
+        report = PowerReport(host=host, incarnation=incarnation, states=states, complete=True)
+        for operation_id in await self.power_states.compare([report]):
+            self.engine.wake(operation_id)
 
     async def _want_report(self, host: str) -> None:
         with contextlib.suppress(KilonovaError):

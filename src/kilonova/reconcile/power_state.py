@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -11,6 +14,7 @@ from kilonova.bus.messages import PowerReport, ServerQuestion
 from kilonova.compute import states
 from kilonova.db import servers
 from kilonova.db.engine import Tx
+from kilonova.db.hosts import COMPUTE
 from kilonova.db.servers import Server
 from kilonova.db.tables import instances, services
 from kilonova.engine import store
@@ -27,6 +31,8 @@ UNWANTED = {states.STOPPED: "stop", states.SOFT_DELETED: "soft_delete"}
 WITH_GUEST = (states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOPPED)
 
 CHUNK = 500
+GATHERED = 2.0
+"""Seconds over which reports that come every so often are collected, to be looked at together."""
 INTRODUCTIONS = 25
 """Looks, 0.2 s apart, for the host's own report before its power states are left to the next round."""
 
@@ -35,36 +41,69 @@ class PowerStates:
     def __init__(self, rt: Runtime, running_deleted: RunningDeleted) -> None:
         self.rt = rt
         self.running_deleted = running_deleted
+        self._gathered: dict[str, PowerReport] = {}
+        self._some = asyncio.Event()
 
     async def on_report(self, report: PowerReport) -> list[int]:
         """Record differences of servers that nothing is being done to; returns the operations started.
 
         A report counts when its agent's own is known: after a boot of the host that one decides who is started.
+        One of routine is left to `loop`; if that is lost, the next will do.
         """
+        if report.routine:
+            self._gathered[report.host] = report
+            self._some.set()
+            return []
         if not await self._introduced(report):
             return []
+        return await self.compare([report])
+
+    async def loop(self, wake: Callable[[int], None]) -> None:
+        """Look at reports of routine. `wake` is told the operations started."""
+        while True:
+            await self._some.wait()
+            await self.rt.world.sleep(GATHERED)
+            try:
+                for operation_id in await self.look():
+                    wake(operation_id)
+            except Exception as error:
+                log.warning("power states not looked at", error=str(error))
+
+    async def look(self) -> list[int]:
+        """Compare what was gathered. Returns the operations started."""
+        self._some.clear()
+        gathered, self._gathered = list(self._gathered.values()), {}
         started: list[int] = []
-        deleted: list[Server] = []
-        uuids = list(report.states)
-        for start in range(0, len(uuids), CHUNK):
-            part = uuids[start : start + CHUNK]
-            found = await self.rt.db.read(functools.partial(servers.get_many, uuids=part))
+        for start in range(0, len(gathered), CHUNK):
+            part = gathered[start : start + CHUNK]
+            incarnations = await self.rt.db.read(functools.partial(_incarnations, reports=part))
+            started += await self.compare([each for each in part if incarnations.get(each.host) == each.incarnation])
+        return started
+
+    async def compare(self, reports: Sequence[PowerReport]) -> list[int]:
+        """Of hosts whose agents are known. Returns the operations started."""
+        started: list[int] = []
+        deleted: dict[str, list[Server]] = {}
+        said = [(report.host, uuid, state) for report in reports for uuid, state in report.states.items()]
+        for start in range(0, len(said), CHUNK):
+            part = said[start : start + CHUNK]
+            found = await self.rt.db.read(functools.partial(servers.get_many, uuids=[uuid for _, uuid, _ in part]))
             known = {server.uuid: server for server in found}
-            for uuid in part:
+            for host, uuid, state in part:
                 server = known.get(uuid)
                 if server is not None and server.deleted:
-                    deleted.append(server)
-                elif server is None or server.host != report.host:
-                    log.warning("host has a guest that it should not have", host=report.host, server=uuid)
-                elif server.operation_id is None and _is_news(server, report.states[uuid]):
-                    operation_id = await self._differs(server, report.states[uuid])
+                    deleted.setdefault(host, []).append(server)
+                elif server is None or server.host != host:
+                    log.warning("host has a guest that it should not have", host=host, server=uuid)
+                elif server.operation_id is None and _is_news(server, state):
+                    operation_id = await self._differs(server, state)
                     if operation_id is not None:
                         started.append(operation_id)
-        if report.complete:
-            for server in await self.rt.db.read(functools.partial(_not_named, report=report)):
+        if complete := {report.host: report for report in reports if report.complete}:
+            for server in await self.rt.db.read(functools.partial(_not_named, reports=complete)):
                 await self._no_guest(server)
-        if deleted:
-            await self.running_deleted.found(report.host, deleted)
+        for host, gone in deleted.items():
+            await self.running_deleted.found(host, gone)
         return started
 
     async def _no_guest(self, server: Server) -> None:
@@ -116,16 +155,9 @@ class PowerStates:
 
     async def _introduced(self, report: PowerReport) -> bool:
         """Whether the agent's report of its host has been taken; the two may overtake each other by a moment."""
-
-        async def known(tx: Tx) -> bool:
-            query = sa.select(services.c.incarnation).where(
-                services.c.host == report.host, services.c.binary == "nova-compute"
-            )
-            row = (await tx.execute(query)).first()
-            return row is not None and row.incarnation == report.incarnation
-
         for _ in range(INTRODUCTIONS):
-            if await self.rt.db.read(known):
+            known = await self.rt.db.read(functools.partial(_incarnations, reports=[report]))
+            if known.get(report.host) == report.incarnation:
                 return True
             await self.rt.world.sleep(0.2)
         log.info("power states of an unknown agent ignored", host=report.host)
@@ -153,12 +185,26 @@ class PowerStates:
         )
 
 
-async def _not_named(tx: Tx, report: PowerReport) -> list[Server]:
-    """Servers that nothing is being done to, which should have a guest on the host and are not in its report."""
-    c = instances.c
-    resting = (c.host == report.host, c.deleted == 0, c.operation_id.is_(None), c.vm_state.in_(WITH_GUEST))
-    found = [row[0] for row in await tx.execute(sa.select(c.uuid).where(*resting))]
-    missing = [uuid for uuid in found if uuid not in report.states]
+_i = instances.c
+_HOSTS: sa.BindParameter[Any] = sa.bindparam("hosts", expanding=True)
+_INCARNATIONS = sa.select(services.c.host, services.c.incarnation).where(
+    services.c.host.in_(_HOSTS), services.c.binary == COMPUTE
+)
+_RESTING = sa.select(_i.host, _i.uuid).where(
+    _i.host.in_(_HOSTS), _i.deleted == 0, _i.operation_id.is_(None), _i.vm_state.in_(WITH_GUEST)
+)
+
+
+async def _incarnations(tx: Tx, reports: Sequence[PowerReport]) -> dict[str, str]:
+    """Of the hosts' agents, as they have introduced themselves."""
+    rows = await tx.execute(_INCARNATIONS, {"hosts": [report.host for report in reports]})
+    return {row.host: row.incarnation for row in rows}
+
+
+async def _not_named(tx: Tx, reports: Mapping[str, PowerReport]) -> list[Server]:
+    """Servers that nothing is being done to, which should have a guest on a host and are not in its report."""
+    found = await tx.execute(_RESTING, {"hosts": list(reports)})
+    missing = [row.uuid for row in found if row.uuid not in reports[row.host].states]
     return [
         server
         for start in range(0, len(missing), CHUNK)
