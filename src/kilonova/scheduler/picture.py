@@ -144,12 +144,12 @@ class Picture:
                 self.nodes.append(node)
                 self._rows[node.id] = row
                 self._set(row, node)
-                self._numbers["io_ops"][row] = self._io_ops.get(node.host, 0)
             self._forget()
 
     def _set(self, row: int, node: Node) -> None:
         self.taken.pop(node.id, None)
         self._numbers["id"][row] = node.id
+        self._numbers["io_ops"][row] = self._io_ops.get(node.host, 0)
         for name in NUMBERS:
             self._numbers[name][row] = getattr(node, name)
         for kind in node.resources:
@@ -196,8 +196,9 @@ class Picture:
             return
         column = self._numbers["io_ops"]
         for host in self._io_ops.keys() | counts.keys():
-            for row in self.rows_of_host(host):
-                column[row] = counts.get(host, 0)
+            if counts.get(host) != self._io_ops.get(host):
+                for row in self.rows_of_host(host):
+                    column[row] = counts.get(host, 0)
         self._io_ops = dict(counts)
 
     def take(self, row: int, request: PlacementRequest, now: float = 0.0) -> None:

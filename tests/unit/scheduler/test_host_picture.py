@@ -27,7 +27,7 @@ from kilonova.db.types import database_seconds
 from kilonova.scheduler.picture import Picture
 from kilonova.settings import ComputeSettings
 from kilonova.world import World
-from tests.support.hosts import hosts_of, placed, request
+from tests.support.hosts import hosts_of, placed, request, rules
 from tests.support.server_rows import values
 
 INVENTORY = Inventory(
@@ -94,8 +94,12 @@ def seen(picture: Picture) -> list[Any]:
             picture.nodes[row].host,
             picture.zone_of(picture.nodes[row].host),
             bool(picture.usable[row]),
-            *(int(picture.number(name)[row]) for name in ("vcpus_max", "vcpus_used", "memory_mb_used", "running_vms")),
+            *(
+                int(picture.number(name)[row])
+                for name in ("vcpus_max", "vcpus_used", "memory_mb_used", "running_vms", "io_ops")
+            ),
             {kind: (int(most[row]), int(used[row])) for kind, (most, used) in picture.resources.items()},
+            int(picture.number("io_ops")[row]),
         )
         for row in order
     ]
@@ -179,6 +183,20 @@ async def test_what_was_recommended_and_not_claimed_is_free_again(db: Database) 
     hosts.picture.taken = dict.fromkeys(hosts.picture.taken, clock.seconds)
     clock.seconds += host_picture.UNCLAIMED
     assert placed(await hosts.current(1.0), request()).candidates
+
+
+async def test_a_build_that_came_and_went_between_two_looks_does_not_count_on(db: Database) -> None:
+    clock = Clock()
+    hosts = HostPicture(db, clock, ComputeSettings())
+    one = await add_host(db, "h1", vcpus=64)
+    one_at_a_time = rules("IoOpsFilter", max_io_ops_per_host=1)
+    for _ in range(3):
+        # No operation is open at either look: what the database says has not changed, and yet the host was taken.
+        assert placed(await hosts.current(1.0), request(), one_at_a_time).candidates
+        assert not placed(await hosts.current(1.0), request(), one_at_a_time).candidates
+        await db.write(lambda tx: claims.claim(tx, Needs(vcpus=1, memory_mb=1, disk_gb=1), one))
+        clock.seconds += 2.0
+    assert seen(await hosts.current(1.0)) == await fresh(db)
 
 
 async def test_nobody_is_refused_for_what_was_only_recommended_to_another(db: Database) -> None:

@@ -115,6 +115,16 @@ def test_hosts_come_and_go() -> None:
     assert picture.number("io_ops").tolist()[1] == 5
 
 
+def test_builds_elsewhere_do_not_take_back_what_was_given_away_here() -> None:
+    picture = Picture([node(1), node(2)])
+    picture.set_io_ops({"h1": 2})
+    picture.take(0, request())
+    picture.set_io_ops({"h1": 2, "h2": 1})
+    assert picture.number("io_ops").tolist() == [3, 1]
+    picture.put([node(1)])
+    assert picture.number("io_ops").tolist() == [2, 1]
+
+
 def test_group_policies_narrow_the_choice() -> None:
     picture = Picture([node(n) for n in range(3)])
     anti = Group(policy="anti-affinity", max_server_per_host=2, members={"h0": 2, "h1": 1})
