@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from kilonova.compute.needs import read_needs
@@ -41,7 +42,9 @@ def listed(hint: Any) -> list[str]:
 
 
 def text(hint: Any) -> str:
-    """A hint that is one thing, which may come as a list of one."""
+    """A hint that is one thing, which may come as a list of one; an object as its JSON."""
+    if isinstance(hint, Mapping):
+        return msgspec.json.encode(hint).decode()
     return str(hint[0]) if isinstance(hint, list) and hint else str(hint)
 
 

@@ -362,7 +362,13 @@ def test_versions_are_compared_number_by_number(version: int, wanted: str, verdi
     assert version_satisfies(version, wanted) is verdict
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '["xor", 1]', '["=", "$password", 1]', '["=", {}, 1]', '["and", []]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{}", "[]", '["xor", 1]', '["=", "$password", 1]', '["=", {}, 1]', '["and", []]',
+        '["not",' * 60 + '["=", 1, 1]' + "]" * 60, "[" * 5000 + "]" * 5000,
+    ],
+)  # fmt: skip
 def test_a_query_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match="query"):
         parse(text)

@@ -48,6 +48,13 @@ def test_what_a_filter_would_honour_is_refused_while_that_is_off(
     placing.check_wishes(dataclasses.replace(settings, scheduler=enabled), hints, specs, properties)
 
 
+def test_a_query_that_is_an_object_is_told_what_would_be_accepted() -> None:
+    settings = ComputeSettings()
+    enabled = dataclasses.replace(settings.scheduler, enabled_filters=("JsonFilter",))
+    with pytest.raises(Invalid, match="a list that begins with one of"):
+        placing.check_wishes(dataclasses.replace(settings, scheduler=enabled), {"query": {"a": 1}}, {}, {})
+
+
 async def test_a_rebuild_is_refused_when_the_host_cannot_run_the_new_image(cloud: TestCloud) -> None:
     found = await server(cloud, "small")
     context = RequestContext(user_id="u", project_id="p", roles=frozenset({"member"}), request_id="req-2")

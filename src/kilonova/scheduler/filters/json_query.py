@@ -22,6 +22,8 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
 }
+DEEPEST = 50
+"""Levels of lists: schedulers evaluate a query by recursion."""
 _SIGNS = (*_COMPARE, "in", "not", "or", "and")
 
 
@@ -31,22 +33,30 @@ def parse(text: str) -> list[Any]:
         query = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise Invalid(f"The scheduler hint 'query' is no JSON: {error}.") from None
+    except RecursionError:
+        raise _too_deep() from None
     _check(query)
     assert isinstance(query, list)
     return query
 
 
-def _check(query: Any) -> None:
+def _check(query: Any, depth: int = 1) -> None:
+    if depth > DEEPEST:
+        raise _too_deep()
     if not isinstance(query, list) or not query or query[0] not in _SIGNS:
         raise Invalid(f"The scheduler hint 'query': a list that begins with one of {', '.join(_SIGNS)} is accepted.")
     for argument in query[1:]:
         if isinstance(argument, list):
-            _check(argument)
+            _check(argument, depth + 1)
         elif isinstance(argument, str) and argument.startswith("$"):
             if not attributes.known(argument[1:].split(".")[0]):
                 raise Invalid(f"The scheduler hint 'query': hosts have no attribute '{argument}'.")
         elif not isinstance(argument, str | int | float | bool):
             raise Invalid("The scheduler hint 'query': strings, numbers, booleans and lists are accepted.")
+
+
+def _too_deep() -> Invalid:
+    return Invalid(f"The scheduler hint 'query': lists at most {DEEPEST} deep are accepted.")
 
 
 class JsonFilter(Filter):
