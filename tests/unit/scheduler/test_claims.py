@@ -58,11 +58,11 @@ async def test_what_does_not_fit_takes_nothing_and_no_place_in_the_group(db: Dat
     ):
         assert not await take(needs)
         assert await members(db, group) == {}
-        assert (await fresh(db))[0][4:] == NOTHING
+        assert (await fresh(db))[0][4:8] == NOTHING
     assert await take(ONE)
     assert await members(db, group) == {"h1": 1}
     assert not await take(ONE)
-    assert (await fresh(db))[0][4:] == (1, 1, 1, {"CUSTOM_GPU": (2, 0)})
+    assert (await fresh(db))[0][4:8] == (1, 1, 1, {"CUSTOM_GPU": (2, 0)})
     assert await take(ONE, None)
 
 
