@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -80,7 +82,8 @@ def cluster(mariadb: MariaDB, broker: Broker, collector: Collector) -> Iterator[
         "prometheus": {"enabled": True},
         "tracing": {"otlp_endpoint": f"http://127.0.0.1:{collector.port}"},
     }
-    counts = {"api": 1, "conductor": 2, "scheduler": 1, "compute": 1}
+    # The last of each of these is asked nothing: it has what every role has.
+    counts = {"api": 1, "conductor": 2, "scheduler": 1, "compute": 1, "metadata": 1, "consoleauth": 1, "cert": 1}
     with make_cluster(mariadb, broker, counts=counts, hosts=2, options=options) as made:
         yield made
 
@@ -115,32 +118,86 @@ def api(cluster: Cluster) -> Iterator[httpx.Client]:
         yield client
 
 
-def create(api: httpx.Client, name: str, **headers: str) -> str:
-    body = {"server": {"name": name, "flavorRef": "tiny", "imageRef": IMAGE, "networks": "none"}}
+def create(api: httpx.Client, name: str, *, flavor: str = "tiny", fail: str = "", **headers: str) -> str:
+    """`fail`: see `sim:fail_at`."""
+    body = {"server": {"name": name, "flavorRef": flavor, "imageRef": IMAGE, "networks": "none"}}
+    if fail:
+        body["server"]["metadata"] = {"sim:fail_at": fail}
     answer = api.post("/servers", json=body, headers=headers)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["server"]["id"])
 
 
 def active(api: httpx.Client, server: str) -> bool:
-    return bool(api.get(f"/servers/{server}").json()["server"]["status"] == "ACTIVE")
+    return status(api, server) == "ACTIVE"
 
 
-def test_every_role_shows_its_metrics_at_a_port_of_its_own(cluster: Cluster, api: httpx.Client) -> None:
-    server = create(api, "plain")
-    wait_for(lambda: active(api, server))
-    for role, series in (
-        ("api", 'kilonova_requests_total{method="POST",route="/servers"'),
-        ("scheduler", 'kilonova_scheduler_decisions_total{outcome="placed"}'),
-        ("compute", 'kilonova_agent_commands_total{outcome="done",verb="boot"}'),
-    ):
-        (member,) = cluster.of(role)
-        assert value(member, f'kilonova_role_info{{role="{role}"') == 1
-        assert value(member, series) >= 1
+def status(api: httpx.Client, server: str) -> str:
+    return str(api.get(f"/servers/{server}").json()["server"]["status"])
+
+
+BOOT = 'kind="boot",outcome="done"'
+WORK = {
+    "api": (
+        'kilonova_requests_total{method="POST",route="/servers",service="compute",status="202"}',
+        'kilonova_requests_total{method="GET",route="/servers/{id}",service="compute",status="404"}',
+        'kilonova_request_seconds_sum{method="POST",route="/servers",service="compute"}',
+    ),
+    "scheduler": (
+        'kilonova_scheduler_decisions_total{outcome="placed"}',
+        'kilonova_scheduler_decisions_total{outcome="no_valid_host"}',
+        "kilonova_scheduler_decision_seconds_sum",
+        "kilonova_scheduler_picture_age_seconds",
+        "kilonova_scheduler_picture_hosts",
+    ),
+    "conductor": (
+        f"kilonova_operations_total{{{BOOT}}}",
+        'kilonova_operations_total{kind="boot",outcome="failed"}',
+        f"kilonova_operation_seconds_sum{{{BOOT}}}",
+        'kilonova_operation_wait_seconds_sum{kind="boot"}',
+        'kilonova_step_seconds_sum{kind="boot",outcome="done",phase="do",step="build"}',
+        'kilonova_step_seconds_sum{kind="boot",outcome="failed",phase="do",step="build"}',
+        'kilonova_step_seconds_sum{kind="boot",outcome="done",phase="undo",step="build"}',
+        'kilonova_step_repeats_total{kind="boot",reason="transient",step="build"}',
+    ),
+    "compute": (
+        'kilonova_agent_commands_total{outcome="done",verb="boot"}',
+        'kilonova_agent_commands_total{outcome="invalid",verb="boot"}',
+        'kilonova_agent_command_seconds_sum{verb="boot"}',
+    ),
+}
+"""By role, what there is after servers were made, and some were refused by a scheduler and by a host."""
+
+
+def test_each_role_counts_what_it_does(cluster: Cluster, api: httpx.Client) -> None:
+    huge = {"flavor": {"name": "huge", "id": "huge", "ram": 1 << 30, "vcpus": 1, "disk": 0}}
+    assert api.post("/flavors", json=huge).status_code in (200, 409)
+    servers = [
+        create(api, "made"), create(api, "too much", flavor="huge"),
+        create(api, "broken", fail="disks:1:transient,defined:1:invalid"),
+    ]  # fmt: skip
     conductors = cluster.of("conductor")
-    assert sum(value(each, 'kilonova_operations_total{kind="boot",outcome="done"}') for each in conductors) >= 1
-    # Both ask the same database.
-    assert [value(each, 'kilonova_queue_length{queue="stuck"}') for each in conductors] == [0, 0]
+    for series in ('kilonova_queue_length{queue="running"}', 'kilonova_queue_age_seconds{queue="running"}'):
+        wait_for(lambda series=series: all(value(each, series) > 0 for each in conductors))  # type: ignore[misc]
+    wait_for(lambda: [status(api, server) for server in servers] == ["ACTIVE", "ERROR", "ERROR"])
+    assert api.get("/servers/nobody").status_code == 404
+    for role, wanted in WORK.items():
+        for series in wanted:
+            # An operation's end is counted after it is to be seen.
+            wait_for(lambda role=role, series=series: sum(value(each, series) for each in cluster.of(role)) > 0)  # type: ignore[misc]
+
+
+def test_every_process_tells_what_it_is_and_when_it_stood_still(cluster: Cluster) -> None:
+    for member in cluster.members.values():
+        assert value(member, f'kilonova_role_info{{role="{member.role}"') == 1
+        assert value(member, "process_resident_memory_bytes") > 0
+        assert value(member, "process_cpu_seconds_total") > 0
+        before = value(member, "kilonova_loop_stall_seconds_sum"), value(member, "kilonova_loop_stalls_total")
+        os.kill(member.pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(member.pid, signal.SIGCONT)
+        wait_for(lambda member=member, before=before: value(member, "kilonova_loop_stalls_total") > before[1])  # type: ignore[misc]
+        assert value(member, "kilonova_loop_stall_seconds_sum") - before[0] > 0.02
 
 
 def test_one_boot_is_one_trace_through_all_processes(cluster: Cluster, api: httpx.Client, collector: Collector) -> None:
