@@ -172,13 +172,18 @@ WORK = {
 def test_each_role_counts_what_it_does(cluster: Cluster, api: httpx.Client) -> None:
     huge = {"flavor": {"name": "huge", "id": "huge", "ram": 1 << 30, "vcpus": 1, "disk": 0}}
     assert api.post("/flavors", json=huge).status_code in (200, 409)
-    servers = [
-        create(api, "made"), create(api, "too much", flavor="huge"),
-        create(api, "broken", fail="disks:1:transient,defined:1:invalid"),
-    ]  # fmt: skip
-    conductors = cluster.of("conductor")
-    for series in ('kilonova_queue_length{queue="running"}', 'kilonova_queue_age_seconds{queue="running"}'):
-        wait_for(lambda series=series: all(value(each, series) > 0 for each in conductors))  # type: ignore[misc]
+    conductors, (host,) = cluster.of("conductor"), cluster.of("compute")
+    # Nothing that was begun comes to its end before it was looked at.
+    os.kill(host.pid, signal.SIGSTOP)
+    try:
+        servers = [
+            create(api, "made"), create(api, "too much", flavor="huge"),
+            create(api, "broken", fail="disks:1:transient,defined:1:invalid"),
+        ]  # fmt: skip
+        wait_for(lambda: all(value(each, 'kilonova_queue_length{queue="running"}') > 0 for each in conductors))
+        wait_for(lambda: all(value(each, 'kilonova_queue_age_seconds{queue="running"}') > 0 for each in conductors))
+    finally:
+        os.kill(host.pid, signal.SIGCONT)
     wait_for(lambda: [status(api, server) for server in servers] == ["ACTIVE", "ERROR", "ERROR"])
     assert api.get("/servers/nobody").status_code == 404
     for role, wanted in WORK.items():
