@@ -12,6 +12,7 @@ import datetime as dt
 import json
 import os
 import platform
+import statistics
 import time
 from dataclasses import dataclass, field
 
@@ -27,8 +28,10 @@ PROJECT = "6f70656e737461636b20342065766572"
 TOKEN = f"root:{PROJECT}:admin,member,reader"
 MIB = 1 << 20
 MANY = 100_000
-SETTLING = 210.0
-"""Seconds: hosts that have just come report their inventory after 60 s, 120 s more, and ever more rarely."""
+SETTLING = 330.0
+"""Seconds: what hosts recall in the minutes after their start is over, and power states come as they will go on to."""
+RESTING = 60.0
+"""Seconds for which they are watched then."""
 PROCESSES = 8
 """Of hosts that only report: each host is a channel, and a connection to the broker has 2,047."""
 OPTIONS = {
@@ -104,6 +107,24 @@ def _questions(cluster: Cluster) -> int:
     return int(_server(cluster).execute("SHOW GLOBAL STATUS LIKE 'Questions'").split()[1])
 
 
+FIXED = "a fixed piece of work, ms of CPU: median (least to most)"
+
+
+class Yardstick:
+    """Processor time of a fixed piece of work, now and then: a machine with neighbours gives more or less for it."""
+
+    def __init__(self) -> None:
+        self._taken: list[float] = []
+
+    def take(self) -> None:
+        began = time.process_time()
+        sum(number * number % 7 for number in range(300_000))
+        self._taken.append(1e3 * (time.process_time() - began))
+
+    def text(self) -> str:
+        return f"{statistics.median(self._taken):.0f} ({min(self._taken):.0f} to {max(self._taken):.0f})"
+
+
 def memory(cluster: Cluster, found: Found, when: str) -> None:
     for role in ("api", "conductor", "scheduler", "compute"):
         sizes = [psutil.Process(member.pid).memory_info().rss / MIB for member in cluster.of(role)]
@@ -167,13 +188,16 @@ def multiply(cluster: Cluster, count: int) -> None:
 
 
 def heartbeats(mariadb: MariaDB, broker: Broker, found: Found, hosts: int, seconds: float) -> None:
+    yardstick = Yardstick()
     counts = {"api": 1, "conductor": 2, "scheduler": 2, "compute": PROCESSES}
     with make_cluster(
         mariadb, broker, counts=counts, hosts=hosts // PROCESSES, options=OPTIONS, patience=900
     ) as cluster:
         time.sleep(SETTLING)
         usage, questions = Usage(cluster), _questions(cluster)
-        time.sleep(seconds)
+        for _ in range(10):
+            time.sleep(seconds / 10)
+            yardstick.take()
         used, passed = usage.used()
         each = ", ".join(f"{name} {100 * cpu / passed:.1f}" for name, cpu in used.items())
         found.add(
@@ -185,6 +209,7 @@ def heartbeats(mariadb: MariaDB, broker: Broker, found: Found, hosts: int, secon
             "SELECT COUNT(*) FROM services WHERE `binary` = 'nova-compute' AND last_seen > UNIX_TIMESTAMP() - 30"
         )
         found.add("hosts heard of in the last 30 s", up)
+        found.add(f"{FIXED}, meanwhile", yardstick.text())
 
 
 def main() -> None:
@@ -208,7 +233,7 @@ def main() -> None:
                     for client in clients:
                         client.close()
         if chosen.only != "burst":
-            heartbeats(mariadb, broker, found, chosen.hosts, 30.0)
+            heartbeats(mariadb, broker, found, chosen.hosts, RESTING)
     text = (
         f"Measured on {dt.datetime.now(dt.UTC):%Y-%m-%d}, {psutil.cpu_count()} CPUs,"
         f" {psutil.virtual_memory().total / (1 << 30):.0f} GiB, CPython {platform.python_version()}; the machine's load"
@@ -227,19 +252,26 @@ def measure(cluster: Cluster, clients: list[Client], count: int, found: Found) -
         # So that each API process knows the token.
         client.send(api.port, [request("GET", "/flavors")], count=1)
     clients[0].send(first.port, [request("POST", "/flavors", flavor)], count=1)
+    yardstick = Yardstick()
+    yardstick.take()
     burst(cluster, clients, count, found)
+    yardstick.take()
     for _ in range(10):
         for client, api in zip(clients, cluster.of("api"), strict=True):
             client.begin(api.port, [request("GET", "/servers/detail?limit=1000")], connections=4, count=8)
         for client in clients:
             client.result()
     memory(cluster, found, "after creates and lists of 1,000 servers")
+    yardstick.take()
     cluster.query("DELETE FROM instances ORDER BY id LIMIT " + str(count - 100))
     few = lists(cluster, clients[0], found, "100 servers in the database")
+    yardstick.take()
     multiply(cluster, MANY)
     many = lists(cluster, clients[0], found, f"{MANY:,} servers in the database")
+    yardstick.take()
     ratios = ", ".join(f"{what} {many[what] / few[what]:.2f}" for what in few)
     found.add(f"cost with {MANY:,} : 100 servers", ratios)
+    found.add(f"{FIXED}, between these", yardstick.text())
 
 
 if __name__ == "__main__":

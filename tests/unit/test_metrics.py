@@ -19,7 +19,7 @@ from kilonova.engine import queues, store
 from kilonova.errors import Invalid
 from kilonova.metrics import REGISTRY, MetricsSettings, families, serving
 from kilonova.metrics.listener import FRESH, PORTS, STRIDE
-from kilonova.metrics.loop import LoopWatch
+from kilonova.metrics.loop import QUIET, TICK, LoopWatch
 from kilonova.testing.api import Client
 from kilonova.testing.cloud import TestCloud
 from kilonova.testing.network import FakeNetworking
@@ -277,6 +277,28 @@ async def test_stalls_of_the_loop_are_counted_by_their_cause(cause: str, hold_up
                 break
         assert counted() >= 1
         assert seconds() > 0.2
+    finally:
+        watch.stop()
+
+
+async def test_a_loop_with_nothing_to_do_is_left_alone_and_one_at_work_is_watched_closely() -> None:
+    watch = LoopWatch()
+    watch.start()
+    try:
+        for _ in range(600):  # a busy machine takes the time for stalls
+            await asyncio.sleep(0.05)
+            if watch._wait == QUIET:
+                break
+        assert watch._wait == QUIET
+        began = time.thread_time()
+        while time.thread_time() - began < 0.3:
+            pass
+        await asyncio.sleep(0)
+        for _ in range(100):
+            if watch._wait == TICK:
+                break
+            await asyncio.sleep(0)
+        assert watch._wait == TICK
     finally:
         watch.stop()
 

@@ -31,7 +31,7 @@ _GRAIN = 0.2
 """Seconds that it sleeps at least: with many hosts, their jobs of that time are done together."""
 _INVENTORY = 60.0
 """Seconds between two looks at the inventory."""
-_MOMENT = 0.5
+_MOMENT = 1.0
 """Seconds over which a process with many hosts collects their heartbeats."""
 _JITTER = 0.1
 """Share of a period by which each turn varies, so that many hosts do not speak in chorus."""

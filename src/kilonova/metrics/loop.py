@@ -1,7 +1,8 @@
 """Watches one event loop: whatever holds it up for more than 20 ms is counted, and long stalls are reported.
 
-The loop is asked to call back every TICK seconds; how late it does tells how long it was held up. A thread looks in
-now and then, so that the report of a long stall can name the code that ran during it.
+The loop is asked to call back every TICK seconds, less often while it has next to nothing to do; how late it does tells
+how long it was held up. A thread looks in now and then, so that the report of a long stall can name the code that ran
+during it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ log = structlog.get_logger()
 
 TICK = 0.025
 """Seconds. Stalls of twice as much are never missed, shorter ones now and then."""
+QUIET = 0.1
+"""Seconds at most, the same for a loop that hardly works: waking it would be most of what it does."""
+BUSY = 0.1
+"""Share of the time from which on it does."""
 LIMIT = 0.020
 """Seconds that nothing may hold the loop up for."""
 REPORT = 0.25
@@ -36,6 +41,7 @@ class LoopWatch:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._wait = TICK
         self._due = 0.0
         self._cpu = 0.0
         self._thread = 0
@@ -57,15 +63,18 @@ class LoopWatch:
 
     def _next(self) -> None:
         assert self._loop is not None
-        self._due = time.monotonic() + TICK
+        self._due = time.monotonic() + self._wait
         self._cpu = time.thread_time()
-        self._timer = self._loop.call_later(TICK, self._tick)
+        self._timer = self._loop.call_later(self._wait, self._tick)
 
     def _tick(self) -> None:
         late = time.monotonic() - self._due
+        cpu = time.thread_time() - self._cpu
         if late > LIMIT:
-            self._held_up(late, time.thread_time() - self._cpu)
+            self._held_up(late, cpu)
         self._seen = None
+        quiet = late <= LIMIT and cpu < BUSY * self._wait
+        self._wait = min(2 * self._wait, QUIET) if quiet else TICK
         self._next()
 
     def _held_up(self, seconds: float, cpu: float) -> None:
