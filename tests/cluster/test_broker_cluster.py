@@ -120,6 +120,37 @@ async def test_a_queue_s_node_is_gone_and_everybody_who_was_at_others_is_heard_a
     assert await answers(sender, "agent.h1") == {"from": "first"}
 
 
+async def one_alone(bus: RabbitBus, address: str, listeners: Sequence[Heard], numbers: Iterator[int]) -> int:
+    """Send until one of the listeners has had all of several, once each, and nobody else any; which one that is."""
+    async with asyncio.timeout(180):
+        while True:
+            batch = list(itertools.islice(numbers, 10))
+            with contextlib.suppress(Transient):
+                for number in batch:
+                    await bus.send(address, Wake(operation_id=number))
+            await asyncio.sleep(1)
+            came = [[wake.operation_id for wake in heard.of(Wake) if wake.operation_id in batch] for heard in listeners]
+            if sorted(came) == [[], batch]:
+                return came.index(batch)
+
+
+@pytest.mark.parametrize("how", ["dies", "hangs"])
+async def test_where_one_hears_everything_it_is_one_again_when_its_node_or_it_is_gone(
+    make: Make, brokers: list[Broker], how: str
+) -> None:
+    """The address of the role `network`, of which two may run."""
+    first, second, sender = await make(0, 1, 2), await make(1, 2, 0), await make(2, 1, 0)
+    listeners, numbers = (Heard(), Heard()), itertools.count(1)
+    for bus, heard in zip((first, second), listeners, strict=True):
+        await bus.listen("network", heard)
+    assert await one_alone(sender, "network", listeners, numbers) == 0
+    async with without(brokers[0], how):
+        await one_alone(sender, "network", listeners, numbers)
+    one = await one_alone(sender, "network", listeners, numbers)
+    await (first, second)[one].close()
+    assert await one_alone(sender, "network", listeners, numbers) == 1 - one
+
+
 class Nodes(Faults):
     """The node that most connections are with goes and is back after a while; then likewise whichever has them now."""
 

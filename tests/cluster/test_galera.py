@@ -15,6 +15,9 @@ import sqlalchemy.exc
 from kilonova.db import schema
 from kilonova.db.engine import CommitUnknown, Database, Tx
 from kilonova.db.tables import quota_usages
+from kilonova.doctor import database as doctor
+from kilonova.doctor.findings import Finding
+from kilonova.doctor.site import of_files
 from tests.support.chaos.faults import Faults
 from tests.support.chaos.plan import short
 from tests.support.chaos.run import chaos
@@ -150,6 +153,45 @@ async def test_what_was_committed_survives_the_node_it_was_committed_at(galera: 
     galera.move(first)
     await db.close()
     assert before > 0
+
+
+async def test_doctor_says_whether_the_node_takes_part_and_what_to_do_if_not(
+    galera: Galera, url: str, tmp_path: Path
+) -> None:
+    third = galera.nodes[2]
+    config = tmp_path / "nova.conf"
+    config.write_text(f"[database]\nconnection = {galera.url_at(url, third)}\n")
+
+    async def looked() -> Finding:
+        site, _ = of_files([config])
+        assert site is not None
+        found, _ = await doctor.look(site)
+        (cluster,) = [each for each in found if each.check == "database: cluster"]
+        return cluster
+
+    async def becomes(result: str, said: str) -> Finding:
+        async with asyncio.timeout(120):
+            while (found := await looked()).result != result or said not in found.text:
+                await asyncio.sleep(0.5)
+        return found
+
+    await becomes("ok", "Primary and Synced, one of 3")
+    third.execute("SET GLOBAL wsrep_desync = ON")
+    assert "wsrep_desync = OFF" in ((await becomes("warning", "Donor/Desynced")).fix or "")
+    third.execute("SET GLOBAL wsrep_desync = OFF")
+    await becomes("ok", "Synced")
+    third.execute("SET GLOBAL wsrep_reject_queries = ALL")
+    assert "wsrep_reject_queries = NONE" in ((await becomes("wrong", "1047")).fix or "")
+    third.execute("SET GLOBAL wsrep_reject_queries = NONE")
+    # As if its cable were out: the others go on without it.
+    third.execute("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=1'")
+    assert "pc.bootstrap" in ((await becomes("wrong", "non-Primary")).fix or "")
+    third.execute("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=0'")
+    await becomes("ok", "one of 3")
+    await asyncio.to_thread(galera.nodes[1].kill)
+    await becomes("warning", "one of 2")
+    await asyncio.to_thread(galera.nodes[1].start)
+    await becomes("ok", "one of 3")
 
 
 class Nodes(Faults):

@@ -18,7 +18,7 @@ from kilonova.bus.memory import MemoryBus
 from kilonova.bus.messages import Answer, HostQuestion, Message
 from kilonova.console.proxy.proxy import LATER, REFUSED
 from kilonova.db.hosts import Service
-from kilonova.doctor import console, roles
+from kilonova.doctor import console, galera, roles
 from kilonova.doctor.database import beyond
 from kilonova.doctor.examine import Examination
 from kilonova.doctor.findings import exit_code, ok, warning, wrong
@@ -148,3 +148,35 @@ def test_what_asking_took_is_no_difference_of_clocks() -> None:
     assert beyond(10.0, before=9.0, after=14.0) == 0.0
     assert beyond(8.0, before=9.0, after=14.0) == 1.0
     assert beyond(20.0, before=9.0, after=14.0) == -6.0
+
+
+_NODE = {
+    "wsrep_on": "ON", "wsrep_node_name": "n1", "wsrep_cluster_size": "3", "wsrep_cluster_status": "Primary",
+    "wsrep_ready": "ON", "wsrep_local_state": "4", "wsrep_local_state_comment": "Synced", "wsrep_desync": "OFF",
+    "wsrep_reject_queries": "NONE",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "result", "said", "fix"),
+    [
+        ({}, "ok", "Primary and Synced, one of 3", ""),
+        ({"wsrep_cluster_size": "5"}, "ok", "one of 5", ""),
+        ({"wsrep_cluster_size": "2"}, "warning", "only one of 2", "three are the least"),
+        ({"wsrep_cluster_status": "non-Primary"}, "wrong", "non-Primary", "pc.bootstrap"),
+        ({"wsrep_cluster_status": "Disconnected", "wsrep_ready": "OFF"}, "wrong", "1047", "wsrep_cluster_address"),
+        ({"wsrep_ready": "OFF"}, "wrong", "1047", "pc.bootstrap"),
+        ({"wsrep_reject_queries": "ALL"}, "wrong", "as it was told to", "wsrep_reject_queries = NONE"),
+        ({"wsrep_local_state": "3", "wsrep_local_state_comment": "Joined"}, "warning", "not caught up", "Synced"),
+        ({"wsrep_local_state": "2", "wsrep_local_state_comment": "Donor/Desynced"}, "warning", "fills another", "next"),
+        (
+            {"wsrep_local_state": "2", "wsrep_local_state_comment": "Donor/Desynced", "wsrep_desync": "ON"},
+            "warning", "taken out", "wsrep_desync = OFF",
+        ),
+    ],
+)  # fmt: skip
+def test_a_node_of_galera(changed: dict[str, str], result: str, said: str, fix: str) -> None:
+    found = galera.judge(_NODE | changed)
+    assert (found.check, found.result) == ("database: cluster", result)
+    assert said in found.text
+    assert fix in (found.fix or "")

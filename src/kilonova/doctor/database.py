@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from kilonova.db import schema, tls
 from kilonova.db.engine import async_url
 from kilonova.db.types import database_seconds
+from kilonova.doctor import galera
 from kilonova.doctor.findings import Finding, ok, warning, wrong
 from kilonova.doctor.site import Site
 from kilonova.errors import Conflict
@@ -78,6 +79,10 @@ def _unreachable(site: Site, url: sa.URL, place: str, error: Exception) -> Findi
 
 async def _connected(site: Site, connection: AsyncConnection, place: str) -> tuple[list[Finding], float | None]:
     found = [ok("database", f"{await _server(connection)} at {place}")]
+    if connection.dialect.name == "mysql" and (cluster := await galera.look(connection)) is not None:
+        found.append(cluster)
+        if cluster.result == "wrong":
+            return found, None
     revision = await connection.run_sync(schema.stored_revision)
     sync = "nova-manage db sync"
     if revision == schema.newest():
