@@ -31,8 +31,8 @@ test: setup-tests ## All tests, in two processes (ARGS=-n0: in one)
 test-fast: setup ## Units and API, on SQLite: under two minutes (the workflows' fault harness: ARGS=tests/workflows)
 	@$(BIN)/python -m pytest tests/unit tests/api $(ARGS)
 
-cluster: setup-tests ## The long tests: kills by the dozen, many processes, MariaDB and PostgreSQL, a Debian guest
-	@scripts/setup.sh --barbican
+cluster: ## The long tests: kills by the dozen, many processes, MariaDB and PostgreSQL, a Debian guest
+	@scripts/setup.sh --cluster
 	@KILL_TIMES=20 KILL_SERVERS=50 SLOW_GUESTS=1 EVERY_DATABASE=1 BROKER_NODES=1 CHAOS_ACROSS_MACHINES=1 \
 		$(BIN)/python -m pytest tests/cluster tests/clients/test_kill.py tests/guests/test_signed_images.py $(ARGS)
 	@API_DATABASE=postgresql $(BIN)/python -m pytest tests/api $(ARGS)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prepares this checkout: Debian packages (as root), .venv, and .services/ with Keystone, Glance and Neutron.
-#   scripts/setup.sh [--tests | --barbican]
+#   scripts/setup.sh [--tests | --cluster]
 #     --tests: also what only the tests need (MariaDB, PostgreSQL, RabbitMQ, Chromium, mmdebstrap; nothing is started)
-#     --barbican: also the key manager, for the long tests
+#     --cluster: also what the long tests need (Galera, HAProxy, the key manager)
 # A second run finds everything in place and takes well under a second, without a network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +13,7 @@ runtime=(libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils e2fspr
 network=(iproute2 nftables dnsmasq-base radvd openssh-client)
 build=(libvirt-dev pkg-config gcc python3-dev python3-venv)
 tests=(mariadb-server postgresql-15 rabbitmq-server chromium mmdebstrap)
+long_tests=(galera-4 rsync lsof haproxy)
 # What the console pages are made around; unpacked here instead of installed, so that nobody need be root.
 pages=(novnc node-xterm)
 
@@ -30,7 +31,8 @@ quietly() {
 
 apt_packages() {
     local wanted=("${runtime[@]}" "${network[@]}" "${build[@]}") missing=() package began
-    [ "${1:-}" = --tests ] && wanted+=("${tests[@]}")
+    [[ ${1:-} =~ ^--(tests|cluster)$ ]] && wanted+=("${tests[@]}")
+    [ "${1:-}" = --cluster ] && wanted+=("${long_tests[@]}")
     command -v dpkg-query >/dev/null || { echo "setup: not a Debian system: QEMU and libvirt are left to you"; return 0; }
     local installed
     installed=" $(dpkg-query -W -f '${db:Status-Abbrev}${Package} ' 2>/dev/null) "
@@ -197,4 +199,4 @@ own_environment
 wait $services
 network_driver
 warm
-[ "${1:-}" != --barbican ] || service barbican
+[ "${1:-}" != --cluster ] || service barbican

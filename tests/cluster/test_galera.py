@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("EVERY_DATABASE"), reason="of `make cluster`: a database of three nodes"),
     pytest.mark.skipif(
         not (PROVIDER.exists() and Path("/usr/bin/wsrep_sst_rsync").exists() and Path("/usr/bin/rsync").exists()),
-        reason="Galera is not installed: apt-get install --no-install-recommends mariadb-server galera-4 rsync lsof",
+        reason="Galera is not installed: scripts/setup.sh --cluster",
     ),
 ]
 COUNTS = {"api": 2, "conductor": 2, "scheduler": 2, "compute": 2}

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("EVERY_DATABASE"), reason="of `make cluster`: a database of three nodes"),
     pytest.mark.skipif(
         not (PROVIDER.exists() and PROGRAM.exists()),
-        reason="apt-get install --no-install-recommends mariadb-server galera-4 rsync lsof haproxy",
+        reason="Galera or HAProxy is not installed: scripts/setup.sh --cluster",
     ),
 ]
 COUNTS = {"api": 2, "conductor": 2, "scheduler": 2, "compute": 2}

@@ -144,6 +144,20 @@ def test_without_database_and_account_a_role_starts_all_the_same(cluster: Cluste
     end(member.process)
 
 
+def test_an_agent_does_not_read_the_account_that_its_file_has(cluster: Cluster) -> None:
+    """The guide's file for compute nodes has one; with this one a role that reads it does not start."""
+    member, conductor = cluster.add("compute"), cluster.add("conductor")
+    for each in (member, conductor):
+        text = each.config.read_text()
+        start, stop = text.index("[keystone_authtoken]"), text.index("[glance]")
+        each.config.write_text(f"{text[:start]}[keystone_authtoken]\nusername = nova\n\n{text[stop:]}")
+    cluster.start(member)
+    assert member.process is not None
+    end(member.process)
+    with pytest.raises(RuntimeError, match=r"\[keystone_authtoken\] auth_url, password: missing"):
+        cluster.start(conductor)
+
+
 def test_sigterm_ends_each_role_in_order(cluster: Cluster) -> None:
     extra = [cluster.add(role) for role in ("api", "conductor", "scheduler", "compute", "consoleauth")]
     cluster.start(*extra)

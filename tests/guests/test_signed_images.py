@@ -16,7 +16,7 @@ from tests.support.signing import signer
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(libvirtd.probe_hypervisor() is not None, reason="real guests need root, QEMU and libvirt"),
-    pytest.mark.skipif(not PYTHON.exists(), reason="of `make cluster`: no Barbican (scripts/setup.sh --barbican)"),
+    pytest.mark.skipif(not PYTHON.exists(), reason="of `make cluster`: no Barbican (scripts/setup.sh --cluster)"),
 ]
 USER = "kilonova-demo"
 DATA = bytes(range(256)) * 4096

@@ -15,7 +15,7 @@ from kilonova.allinone.services import services_dir
 from tests.support.allinone import Cloud
 
 PYTHON = services_dir() / "barbican/bin/python"
-"""`scripts/setup.sh --barbican` puts it there: one test needs it, and installing it takes half a minute."""
+"""`scripts/setup.sh --cluster` puts it there: one test needs it, and installing it takes half a minute."""
 
 _SERVE = """
 import sys
