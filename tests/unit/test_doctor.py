@@ -153,7 +153,6 @@ def test_what_asking_took_is_no_difference_of_clocks() -> None:
 _NODE = {
     "wsrep_on": "ON", "wsrep_node_name": "n1", "wsrep_cluster_size": "3", "wsrep_cluster_status": "Primary",
     "wsrep_ready": "ON", "wsrep_local_state": "4", "wsrep_local_state_comment": "Synced", "wsrep_desync": "OFF",
-    "wsrep_reject_queries": "NONE",
 }  # fmt: skip
 
 
@@ -166,7 +165,6 @@ _NODE = {
         ({"wsrep_cluster_status": "non-Primary"}, "wrong", "non-Primary", "pc.bootstrap"),
         ({"wsrep_cluster_status": "Disconnected", "wsrep_ready": "OFF"}, "wrong", "1047", "wsrep_cluster_address"),
         ({"wsrep_ready": "OFF"}, "wrong", "1047", "pc.bootstrap"),
-        ({"wsrep_reject_queries": "ALL"}, "wrong", "as it was told to", "wsrep_reject_queries = NONE"),
         ({"wsrep_local_state": "3", "wsrep_local_state_comment": "Joined"}, "warning", "not caught up", "Synced"),
         ({"wsrep_local_state": "2", "wsrep_local_state_comment": "Donor/Desynced"}, "warning", "fills another", "next"),
         (

@@ -65,6 +65,8 @@ def _unreachable(site: Site, url: sa.URL, place: str, error: Exception) -> Findi
     if isinstance(error, TimeoutError):
         reason = f"no answer within {PATIENCE:g} s"
     code = args[0] if args else None
+    if code == galera.REFUSED:
+        return galera.refuses(place)
     if code in _DENIED or "InvalidPassword" in type(original).__name__ or "authentication failed" in reason:
         grant = f"GRANT ALL ON {url.database}.* TO '{url.username}'@..."
         fix = f"user and password of {_OPTION} in {site.name}, or: {grant}"

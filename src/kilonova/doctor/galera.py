@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kilonova.doctor.findings import Finding, ok, warning, wrong
 
 CHECK = "database: cluster"
+REFUSED = 1047
 _SYNCED, _DONOR = "4", "2"
 _ENOUGH = 3
 """Nodes, of which one can be lost and the rest is more than half."""
@@ -29,6 +30,15 @@ async def look(connection: AsyncConnection) -> Finding | None:
     return judge(told) if told.get("wsrep_on") == "ON" else None
 
 
+def refuses(place: str) -> Finding:
+    """Of a node that does not even let itself be asked."""
+    return wrong(
+        CHECK,
+        f"{place} answers 1047 to all statements",
+        f"there: SHOW VARIABLES LIKE 'wsrep_reject_queries', which has to be NONE; else {_REJOIN}",
+    )
+
+
 def judge(told: Mapping[str, str]) -> Finding:
     """From a node's `wsrep_` variables and status. `wrong`: it answers every statement with error 1047."""
     node, state = told["wsrep_node_name"], told["wsrep_local_state_comment"]
@@ -38,9 +48,6 @@ def judge(told: Mapping[str, str]) -> Finding:
             f"node '{node}' takes no part ({told['wsrep_cluster_status']}, {state}): it answers 1047 to all statements"
         )
         return wrong(CHECK, text, _REJOIN)
-    if told.get("wsrep_reject_queries", "NONE") != "NONE":
-        text = f"node '{node}' answers 1047 to all statements, as it was told to"
-        return wrong(CHECK, text, f"SET GLOBAL wsrep_reject_queries = NONE at '{node}', or another node")
     if told["wsrep_local_state"] != _SYNCED:
         what = "fills another node or was taken out" if told["wsrep_local_state"] == _DONOR else "has not caught up"
         text = f"node '{node}' is {state}: it {what}, and what it answers may be old"
