@@ -185,7 +185,7 @@ async def test_doctor_says_whether_the_node_takes_part_and_what_to_do_if_not(
     third.execute("SET GLOBAL wsrep_reject_queries = NONE")
     # As if its cable were out: the others go on without it.
     third.execute("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=1'")
-    assert "pc.bootstrap" in ((await becomes("wrong", "non-Primary")).fix or "")
+    assert "pc.bootstrap" in ((await becomes("wrong", "1047")).fix or "")
     third.execute("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=0'")
     await becomes("ok", "one of 3")
     await asyncio.to_thread(galera.nodes[1].kill)
