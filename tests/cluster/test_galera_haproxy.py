@@ -116,7 +116,7 @@ async def test_connections_that_the_balancer_ended_for_their_silence_are_replace
 
 
 class Nodes(Faults):
-    """The node in use dies, and is back after a while, out of use; then the one that is in use now hangs for a while."""
+    """The node in use dies and is back after a while, out of use; then the one that is in use now hangs."""
 
     async def run(self) -> None:
         server = self.cluster.server
