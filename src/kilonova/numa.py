@@ -295,7 +295,7 @@ def read_asked(
     policy = _agreed("cpu_policy", said, image, ("shared", "dedicated"))
     threads = _agreed("cpu_thread_policy", said, image, ("prefer", "isolate", "require"))
     if threads and policy != "dedicated":
-        raise Invalid("cpu_thread_policy asks for cpu_policy=dedicated.")
+        raise Invalid(f"The {_named('cpu_thread_policy', said)} asks for cpu_policy=dedicated.")
     page = _page_asked(said, image)
     nodes = _agreed("numa_nodes", said, image, None)
     parts = _parts(vcpus, memory_mb, nodes, said, image)
@@ -312,8 +312,13 @@ def _agreed(name: str, said: dict[str, str], image: dict[str, str], accepted: Se
         raise Invalid(f"The image asks for {name}={other}, its flavor for {flavor}: an image may not change that.")
     value = flavor or other
     if value and accepted is not None and value not in accepted:
-        raise Invalid(f"{name}={value} cannot be honoured; accepted here: {', '.join(accepted)}.")
+        raise Invalid(f"The {_named(name, said)}={value} cannot be honoured; accepted here: {', '.join(accepted)}.")
     return value
+
+
+def _named(name: str, said: dict[str, str]) -> str:
+    """As whoever wrote it knows it: the flavor's word goes before the image's."""
+    return f"flavor extra spec hw:{name}" if said.get(name) else f"image property hw_{name}"
 
 
 def _page_asked(said: dict[str, str], image: dict[str, str]) -> int | None:
@@ -326,8 +331,9 @@ def _page_asked(said: dict[str, str], image: dict[str, str]) -> int | None:
     try:
         return {"small": SMALL_KIB, "large": LARGE, "any": ANY}.get(text) or read_page(text)
     except ValueError:
+        what = _named("mem_page_size", {} if other else said)
         raise Invalid(
-            f"mem_page_size={text} cannot be honoured; accepted: small, large, any, or a size like 2048 (KiB), 1GB."
+            f"The {what}={text} cannot be honoured; accepted: small, large, any, or a size like 2048 (KiB), 1GB."
         ) from None
 
 
@@ -340,7 +346,10 @@ def _parts(
             raise Invalid(f"{min(names)} asks for numa_nodes.")
         return None
     if not nodes.isdecimal() or not 1 <= int(nodes) <= vcpus:
-        raise Invalid(f"numa_nodes={nodes} cannot be honoured; a number from 1 to the flavor's vCPUs ({vcpus}) is.")
+        raise Invalid(
+            f"The {_named('numa_nodes', said)}={nodes} cannot be honoured; "
+            f"a number from 1 to the flavor's vCPUs ({vcpus}) is."
+        )
     count = int(nodes)
     if wrong := [name for name in names if int(name.rpartition(".")[2]) >= count]:
         raise Invalid(f"{min(wrong)} names a node that numa_nodes={count} does not have.")

@@ -97,6 +97,24 @@ async def test_servers_are_not_moved_to_another_zone_by_a_change_of_aggregates(a
     await host(api, red, remove=True)
 
 
+@pytest.mark.usefixtures("hosts")
+async def test_a_zone_whose_hosts_are_all_disabled_takes_no_servers_but_forced_ones(api: Client) -> None:
+    await server_rows.add_flavor(api.rt.db)
+    api.rt.images.add(server_rows.IMAGE)  # type: ignore[attr-defined] # StaticImages
+    await host(api, await make(api, "red", "red"))
+    services = (await call(api, "GET", "/os-services?binary=nova-compute"))["services"]
+    one = next(service["id"] for service in services if service["host"] == "host-1")
+
+    async def boot(zone: str, status: int) -> None:
+        server = {"name": "vm", "imageRef": server_rows.IMAGE, "flavorRef": "1", "networks": "none"}
+        await call(api, "POST", "/servers", {"server": server | {"availability_zone": zone}}, status=status)
+
+    await boot("red", 202)
+    await call(api, "PUT", f"/os-services/{one}", {"status": "disabled"})
+    await boot("red", 400)
+    await boot("red:host-1", 202)
+
+
 async def test_a_change_that_is_refused_changes_nothing(api: Client) -> None:
     await make(api, "taken")
     one = await make(api, "one", "red")

@@ -99,7 +99,11 @@ def test_what_is_asked_for(specs: dict[str, str], properties: dict[str, str], ex
 @pytest.mark.parametrize(
     ("specs", "properties", "message"),
     [
-        ({"hw:cpu_policy": "mixed"}, {}, "cpu_policy=mixed cannot be honoured; accepted here: shared, dedicated"),
+        (
+            {"hw:cpu_policy": "mixed"},
+            {},
+            "flavor extra spec hw:cpu_policy=mixed cannot be honoured; accepted here: shared, dedicated",
+        ),
         ({"hw:cpu_policy": "shared"}, {"hw_cpu_policy": "dedicated"}, "an image may not change that"),
         ({"hw:cpu_thread_policy": "isolate"}, {}, "asks for cpu_policy=dedicated"),
         ({"hw:numa_nodes": "5"}, {}, "from 1 to the flavor's vCPUs"),
@@ -111,7 +115,13 @@ def test_what_is_asked_for(specs: dict[str, str], properties: dict[str, str], ex
         ({"hw:numa_nodes": "1", "hw:numa_cpus.0": "0-2", "hw:numa_mem.0": "512"}, {}, "each of the 4 vCPUs once"),
         ({"hw:numa_nodes": "1", "hw:numa_cpus.0": "0-3", "hw:numa_mem.0": "511"}, {}, "add up to the flavor's 512 MiB"),
         ({"hw:numa_nodes": "1", "hw:numa_cpus.0": "x", "hw:numa_mem.0": "512"}, {}, "'x' is no CPU"),
-        ({"hw:mem_page_size": "huge"}, {}, "mem_page_size=huge cannot be honoured; accepted: small"),
+        ({}, {"hw_cpu_policy": "mixed"}, "image property hw_cpu_policy=mixed cannot be honoured"),
+        ({"hw:mem_page_size": "any"}, {"hw_mem_page_size": "huge"}, "image property hw_mem_page_size=huge cannot"),
+        (
+            {"hw:mem_page_size": "huge"},
+            {},
+            "flavor extra spec hw:mem_page_size=huge cannot be honoured; accepted: small",
+        ),
         ({}, {"hw_mem_page_size": "large"}, "only a flavor that says large or any allows"),
         ({"hw:mem_page_size": "2048"}, {"hw_mem_page_size": "1GB"}, "only a flavor that says large or any allows"),
     ],

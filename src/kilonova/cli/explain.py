@@ -217,5 +217,5 @@ def ranks(explained: Explained, most: int) -> Table:
     for heading in ("host", "weight", *names):
         shown.add_column(heading, justify="left" if heading == "host" else "right")
     for one in left:
-        shown.add_row(one.host, f"{one.weight:.3f}", *(f"{one.weights.get(name, 0.0):+.3f}" for name in names))
+        shown.add_row(one.host, f"{one.weight:.3f}", *(f"{one.weights.get(name, 0.0) + 0.0:+.3f}" for name in names))
     return shown

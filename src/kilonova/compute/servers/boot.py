@@ -199,7 +199,11 @@ async def _key(tx: Tx, ctx: RequestContext, name: str) -> KeyPair:
 async def _check_zone_and_host(rt: Runtime, tx: Tx, request: BootRequest) -> None:
     zone = request.availability_zone
     if zone is not None and zone != rt.settings.default_availability_zone:
-        known = (await tx.execute(sa.select(services.c.id).where(services.c.availability_zone == zone))).first()
+        # A zone of disabled hosts alone takes no servers, unless a host is forced.
+        query = sa.select(services.c.id).where(services.c.availability_zone == zone)
+        if not request.host_forced:
+            query = query.where(sa.not_(services.c.disabled))
+        known = (await tx.execute(query)).first()
         if known is None:
             raise Invalid("The requested availability zone is not available")
     if request.host is None and request.hypervisor_hostname is None:
