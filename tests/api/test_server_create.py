@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from kilonova.db.tables import instances, operations
 from kilonova.testing.api import Client
 from kilonova.testing.cloud import StaticImages
+from kilonova.testing.identity import PROJECT
 from tests.support import server_rows as rows
 
 OTHER_IMAGE = "00000000-0000-0000-0000-00000000000a"
@@ -277,3 +279,21 @@ async def test_administrators_may_name_the_host_in_one_way_only(ready: Client) -
     assert unknown.json()["badRequest"]["message"] == "Compute host none-such could not be found."
     both = await ready("POST", "/servers", body(host="a", availability_zone="nova:b"), version="2.104")
     assert "mutually exclusive" in both.json()["badRequest"]["message"]
+
+
+async def test_counts_beyond_all_measure_cost_nothing(ready: Client) -> None:
+    async def asked(**counts: Any) -> tuple[int, str]:
+        async with asyncio.timeout(30):
+            answer = await ready("POST", "/servers", body(**counts), token="member", version="2.104")
+        return answer.status_code, answer.text
+
+    assert (await asked(min_count=10**11))[0] == 403
+    assert (await asked(max_count=10**11))[0] == 202
+    assert len(await created(ready)) == 10
+    for huge in (10**30, "9" * 6000):
+        assert (await asked(max_count=huge))[0] == 403
+    limits = {"instances": -1, "cores": -1, "ram": -1}
+    assert (await ready("PUT", f"/os-quota-sets/{PROJECT}", {"quota_set": limits})).status_code == 200
+    status, text = await asked(min_count=1001)
+    assert (status, "one request makes at most 1000" in text) == (400, True)
+    assert len(await created(ready)) == 10

@@ -30,6 +30,8 @@ from kilonova.settings import ComputeSettings
 
 GIB = 1 << 30
 LONGEST_NAME = 255
+MOST_AT_ONCE = 1000
+"""Servers of one request, where quota would allow more: they are rows of one transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +104,8 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
     most = request.max_count if plan.max_count is None else min(plan.max_count, request.max_count)
     password = request.admin_password or new_password(rt)
     reservation_id = "r-" + "".join(rt.world.random.choices(string.ascii_lowercase + string.digits, k=8))
-    # Made before the transaction: a deadlock's second try must not change what was said to whom.
-    uuids = [rt.world.uuid() for _ in range(most)]
+    # Kept over a deadlock's second try, which must not change what was said to whom.
+    uuids: list[str] = []
 
     async def work(tx: Tx) -> list[tuple[str, int]]:
         flavor = await _flavor(tx, ctx, request.flavor_ref)
@@ -115,6 +117,9 @@ async def create(rt: Runtime, ctx: RequestContext, request: BootRequest) -> Crea
         limits = await quota_usage.read_limits(tx, ctx.project_id, ctx.user_id, rt.settings.quota)
         _check_items(request, limits.of_user)
         count = await _take_quota(tx, ctx, flavor, request, most, limits)
+        if count > MOST_AT_ONCE:
+            raise Invalid(f"min_count: {count} servers are asked for; one request makes at most {MOST_AT_ONCE}.")
+        uuids.extend(rt.world.uuid() for _ in range(count - len(uuids)))
         group = request.scheduler_hints.get("group") or None
         if group is not None:
             group = await server_groups.join(tx, ctx, str(group), count, limits.of_user)
@@ -237,6 +242,7 @@ async def _take_quota(
 ) -> int:
     """As many servers as quota allows between `min_count` and `most`."""
     each = Amount(1, flavor.vcpus, flavor.memory_mb)
+    most = max(request.min_count, min(most, MOST_AT_ONCE))
     if most > request.min_count:
         # Others wait from here on, so that what fits is taken.
         fits = await quota_usage.room(tx, ctx.project_id, ctx.user_id, each, limits)
