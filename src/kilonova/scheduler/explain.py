@@ -46,7 +46,8 @@ def explain(picture: Picture, request: PlacementRequest, rules: Rules) -> Explan
     for _, mask in found:
         passed &= mask
     rows = np.flatnonzero(passed)
-    total = dict(zip(rows.tolist(), weights(picture, request, rules, rows).tolist(), strict=True)) if len(rows) else {}
+    all_in_all = weights(picture, request, rules, rows)[0] if len(rows) else rows
+    total = dict(zip(rows.tolist(), all_in_all.tolist(), strict=True))
     parts: dict[int, dict[str, float]] = {row: {} for row in total}
     for weigher in rules.weighers if len(rows) else ():
         mine = weigher.weights(picture, request, rows)

@@ -51,19 +51,23 @@ def place(
     return Placement(candidates=candidates, hosts=total, removed=removed)
 
 
-def weights(picture: Picture, request: PlacementRequest, rules: Rules, rows: Ints) -> Floats:
+def weights(picture: Picture, request: PlacementRequest, rules: Rules, rows: Ints) -> tuple[Floats, Floats | None]:
+    """All, and those of the weighers that chance may not overrule; None when these find the hosts alike."""
     total: Floats = np.zeros(len(rows), dtype=np.float64)
+    decisive: Floats | None = None
     for one in rules.weighers:
         mine = one.weights(picture, request, rows)
         if not isinstance(mine, float):
             total += mine
-    return total
+            if one.decisive:
+                decisive = mine if decisive is None else decisive + mine
+    return total, decisive
 
 
 def ranked(picture: Picture, request: PlacementRequest, rules: Rules, rows: Ints, chance: random.Random) -> list[int]:
     """The best rows, best first, with one of the best few at random in front."""
     options = rules.options
-    weight = weights(picture, request, rules, rows)
+    weight, decisive = weights(picture, request, rules, rows)
     count = min(max(options.host_subset_size, options.max_placement_results), len(rows))
     if options.shuffle_best_same_weighed_hosts:
         best = np.flatnonzero(weight == weight.max()).tolist()
@@ -74,7 +78,10 @@ def ranked(picture: Picture, request: PlacementRequest, rules: Rules, rows: Ints
         best = best[:count]
     else:
         best = _top(weight, count)
-    first = chance.choice(best[: max(1, options.host_subset_size)])
+    few = best[: max(1, options.host_subset_size)]
+    if decisive is not None:
+        few = [row for row in few if decisive[row] >= decisive[few[0]]]
+    first = chance.choice(few)
     order = [first, *(row for row in best if row != first)][: max(1, options.max_placement_results)]
     return [int(rows[row]) for row in order]
 

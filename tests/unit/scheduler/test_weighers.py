@@ -13,6 +13,7 @@ from kilonova.scheduler.explain import explain
 from kilonova.scheduler.node import Aggregate
 from kilonova.scheduler.pick import _top
 from kilonova.scheduler.picture import Floats, Picture
+from kilonova.scheduler.registry import Rules
 from kilonova.scheduler.request import Group
 from tests.support.hosts import node, placed, request, rules
 
@@ -54,6 +55,22 @@ def test_busy_hosts_and_those_where_builds_failed_come_last() -> None:
     placement = placed(failed, request(), rules(**ONE))
     assert [candidate.host for candidate in placement.candidates] == ["h1", "h2"]
     assert [candidate.failing for candidate in placement.candidates] == [False, True]
+
+
+@pytest.mark.parametrize("options", [{}, {"host_subset_size": 8}, {"shuffle_best_same_weighed_hosts": True}])
+def test_chance_overrules_no_soft_policy_and_no_failed_build(options: dict[str, Any]) -> None:
+    def chosen(by: Rules, failing: bool = True, **kw: Any) -> set[str]:
+        # A picture of its own for each: what was given away before would count.
+        pictures = [
+            Picture([node(number, failed_builds=number % 2 * failing) for number in range(4)]) for _ in range(40)
+        ]
+        return {placed(one, request(**kw), by, seed).candidates[0].host for seed, one in enumerate(pictures)}
+
+    members = {"h1": 1, "h2": 2}
+    by = rules(**options)
+    assert chosen(by, failing=False, group=Group(policy="soft-anti-affinity", members=members)) == {"h0", "h3"}
+    assert chosen(by, failing=False, group=Group(policy="soft-affinity", members=members)) == {"h2"}
+    assert chosen(by) == {"h0", "h2"}
 
 
 def test_soft_policies_rank_and_never_refuse() -> None:

@@ -22,6 +22,8 @@ class Weigher(ABC):
     option: ClassVar[str]
     """The multiplier's name, among the options and as a key of aggregates."""
     sign: ClassVar[float] = 1.0
+    decisive: ClassVar[bool] = False
+    """Whether a host that this says less of is never taken at random for one that it says more of."""
 
     def __init__(self, options: SchedulerOptions) -> None:
         self.options = options

@@ -47,7 +47,7 @@ class NumInstancesWeigher(Weigher):
 
 
 class BuildFailureWeigher(Weigher):
-    name, option, sign = "BuildFailureWeigher", "build_failure_weight_multiplier", -1.0
+    name, option, sign, decisive = "BuildFailureWeigher", "build_failure_weight_multiplier", -1.0, True
 
     def raw(self, picture: Picture, request: PlacementRequest) -> Numbers | None:
         return picture.number("failed_builds")
@@ -62,7 +62,7 @@ class HypervisorVersionWeigher(Weigher):
 
 
 class ServerGroupSoftAffinityWeigher(Weigher):
-    name, option = "ServerGroupSoftAffinityWeigher", "soft_affinity_weight_multiplier"
+    name, option, decisive = "ServerGroupSoftAffinityWeigher", "soft_affinity_weight_multiplier", True
 
     def raw(self, picture: Picture, request: PlacementRequest) -> Numbers | None:
         group = request.group
@@ -72,7 +72,12 @@ class ServerGroupSoftAffinityWeigher(Weigher):
 
 
 class ServerGroupSoftAntiAffinityWeigher(Weigher):
-    name, option, sign = "ServerGroupSoftAntiAffinityWeigher", "soft_anti_affinity_weight_multiplier", -1.0
+    name, option, sign, decisive = (
+        "ServerGroupSoftAntiAffinityWeigher",
+        "soft_anti_affinity_weight_multiplier",
+        -1.0,
+        True,
+    )
 
     def raw(self, picture: Picture, request: PlacementRequest) -> Numbers | None:
         group = request.group
