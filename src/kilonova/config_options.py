@@ -174,6 +174,7 @@ _MIDDLEWARE: list[cfg.Opt] = [
 ]
 _WSGI: list[cfg.Opt] = [
     cfg.StrOpt("secure_proxy_ssl_header", help="A header in which a proxy tells the scheme, as HTTP_X_FORWARDED_PROTO"),
+    cfg.IntOpt("client_socket_timeout", default=900, min=0, help="Seconds until an idle connection is ended; 0: never"),
 ]
 _PROMETHEUS: list[cfg.Opt] = [
     cfg.BoolOpt("enabled", default=True, help="Show metrics at a port of their own"),

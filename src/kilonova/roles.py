@@ -147,12 +147,13 @@ class Roles:
         stack.push_async_callback(cert.stop)
         metadata = MetadataService(rt, self._metadata_settings(conf))
         stack.push_async_callback(metadata.close)
-        await serve(stack, Answering(metadata, health), listen(settings.bind, settings.ports.metadata))
+        idle = conf.wsgi.client_socket_timeout
+        await serve(stack, Answering(metadata, health), listen(settings.bind, settings.ports.metadata), idle=idle)
         await self._start_consoles(stack, rt, proxy)
         tokens = IdentityTokens(identity, cache_time=conf.keystone_authtoken.token_cache_time)
         api = config.api_settings(conf, identity_url=settings.identity_url)
         app = create_app(rt, tokens, projects=tokens, settings=api, health=health)
-        await serve(stack, app, listen(settings.bind, settings.ports.compute))
+        await serve(stack, app, listen(settings.bind, settings.ports.compute), idle=idle)
         health.phase = None
 
     def _metadata_settings(self, conf: cfg.ConfigOpts) -> MetadataSettings:

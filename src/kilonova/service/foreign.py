@@ -232,7 +232,7 @@ manager
 [conductor]
 manager topic use_local
 [wsgi]
-api_paste_config client_socket_timeout default_pool_size keep_alive max_header_line tcp_keepidle
+api_paste_config default_pool_size keep_alive max_header_line tcp_keepidle
 wsgi_log_format
 [scheduler]
 discover_hosts_in_cells_interval driver host_manager image_metadata_prefilter manager periodic_task_interval

@@ -15,6 +15,9 @@ from uvicorn.server import Server
 from kilonova.errors import Conflict
 from kilonova.service import certificates
 
+FOREVER = 10**9
+"""Seconds."""
+
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 """ASGI's."""
 
@@ -41,10 +44,15 @@ async def serve(
     app: Application,
     listener: socket.socket,
     *,
+    idle: int,
     certificate: tuple[str, str] | None = None,
     grace: int = 5,
 ) -> Config:
-    """Return when `listener` is answered. Requests under way at the end get `grace` seconds."""
+    """Return when `listener` is answered. Requests under way at the end get `grace` seconds.
+
+    Connections are ended after `idle` seconds without a request (0: never). One that is ended while its client sends
+    the next request fails that: it should be longer than clients and proxies keep theirs.
+    """
     certfile, keyfile = certificate or (None, None)
     served = Config(
         app,
@@ -57,6 +65,7 @@ async def serve(
         # Ours decides whom to believe ([oslo_middleware]); this one believes whoever is on this machine.
         proxy_headers=False,
         timeout_graceful_shutdown=grace,
+        timeout_keep_alive=idle or FOREVER,
         ssl_certfile=certfile,
         ssl_keyfile=keyfile,
     )

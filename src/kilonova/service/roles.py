@@ -193,7 +193,14 @@ async def _serve_compute(started: Started, rt: Runtime) -> None:
     started.reloads.append(lambda _: app.policy.reload())
     listening = started.listeners["osapi_compute"]
     grace = max(1, started.grace)
-    served = await serve(started.stack, app, listening.socket, certificate=listening.certificate, grace=grace)
+    served = await serve(
+        started.stack,
+        app,
+        listening.socket,
+        idle=conf.wsgi.client_socket_timeout,
+        certificate=listening.certificate,
+        grace=grace,
+    )
     started.reloads.append(lambda conf: renew(served, deployment.compute_listener(conf).certificate))
 
 
@@ -207,6 +214,7 @@ async def _serve_metadata(started: Started, rt: Runtime) -> None:
         started.stack,
         Answering(service, started.parts.health),
         listening.socket,
+        idle=started.conf.wsgi.client_socket_timeout,
         certificate=listening.certificate,
         grace=max(1, started.grace),
     )
