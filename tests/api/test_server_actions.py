@@ -214,8 +214,9 @@ async def test_reset_state_is_an_administrators_word(api: Client, state: str) ->
 
 async def test_a_server_without_a_host_has_no_console_output(api: Client) -> None:
     server_id = await rows.add(api.rt.db, host=None, vm_state="building")
-    message = await message_of(await act(api, server_id, "os-getConsoleOutput", {}), 409)
-    assert message == f"Instance {server_id} is not ready"
+    for length in ({}, {"length": "9" * 6000}):
+        message = await message_of(await act(api, server_id, "os-getConsoleOutput", length), 409)
+        assert message == f"Instance {server_id} is not ready"
 
 
 async def test_rebuild_sets_what_it_names_and_answers_with_the_server(api: Client) -> None:

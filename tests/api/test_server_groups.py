@@ -59,6 +59,12 @@ async def test_rules_are_of_anti_affinity_alone(api: Client) -> None:
     await make(api, policy="affinity", rules={"max_server_per_host": 3}, status=400)
 
 
+@pytest.mark.usefixtures("furnished")
+async def test_a_rule_with_more_digits_than_any_cloud_has_servers_bounds_nothing(api: Client) -> None:
+    group = await make(api, rules={"max_server_per_host": "9" * 6000})
+    assert (await boot(api, group)).status_code == 202
+
+
 async def test_groups_are_their_projects(api: Client) -> None:
     one = await make(api)
     for method in ("GET", "DELETE"):

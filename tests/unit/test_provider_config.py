@@ -51,6 +51,12 @@ def test_a_host_gets_what_is_said_of_it_and_no_other(tmp_path: Path) -> None:
         ("min_unit: 1", "minimum: 2", "minimum is not known"),
         ("providers:", "providers: }", "cannot be read"),
         ("[CUSTOM_QUIET]", "[quiet]", "names like CUSTOM_X"),
+        ("[CUSTOM_QUIET]", "CUSTOM_QUIET", "got `str` - at .*traits.additional"),
+        ("  - identification: {name: other}\n", "  - other\n  - identification: {name: other}\n", "Expected `object`"),
+        ("- CUSTOM_LICENCE: {", "- {", "Expected `object`, got `int`"),
+        ("reserved: 2", "reserved: abc", "CUSTOM_LICENCE: Expected `int`, got `str`"),
+        ("total: 10", "total: 0", "CUSTOM_LICENCE: Expected `int` >= 1"),
+        ("meta:\n  schema_version: '1.0'", "meta: 1.0", "schema_version is None"),
     ],
 )
 def test_a_mistake_stops_the_start_and_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,6 +17,26 @@ from kilonova.errors import Invalid
 _CUSTOM = re.compile(r"CUSTOM_[A-Z0-9_]+")
 _THIS = "$COMPUTE_NODE"
 _KNOWN = {"total", "reserved", "min_unit", "max_unit", "step_size", "allocation_ratio"}
+
+
+class _Resources(msgspec.Struct):
+    additional: list[dict[str, dict[str, Any]]] | None = None
+
+
+class _Traits(msgspec.Struct):
+    additional: list[Any] | None = None
+
+
+class _Provider(msgspec.Struct):
+    identification: dict[str, Any] | None = None
+    inventories: _Resources | None = None
+    traits: _Traits | None = None
+
+
+class _Amount(msgspec.Struct):
+    total: Annotated[int, msgspec.Meta(ge=1)]
+    reserved: Annotated[int, msgspec.Meta(ge=0)] = 0
+    allocation_ratio: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
 
 class Additions(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,36 +62,37 @@ def read_provider_config(directory: Path, node: str) -> Additions:
     traits: set[str] = set()
     for path in sorted(directory.glob("*.yaml")) if directory.is_dir() else ():
         for provider in _providers(path):
-            who = provider.get("identification") or {}
+            who = provider.identification or {}
             if not ({_THIS, node} & {str(who.get("name")), str(who.get("uuid"))}):
                 continue
-            for entry in (provider.get("inventories") or {}).get("additional") or ():
+            for entry in (provider.inventories and provider.inventories.additional) or ():
                 for kind, amount in entry.items():
                     _check_custom(path, "resource class", kind)
                     if kind in resources:
                         raise Invalid(f"{path}: {kind} is said twice for this host.")
                     resources[kind] = _resource(path, kind, amount)
-            for trait in (provider.get("traits") or {}).get("additional") or ():
+            for trait in (provider.traits and provider.traits.additional) or ():
                 _check_custom(path, "trait", trait)
                 traits.add(trait)
     return Additions(resources=resources, traits=tuple(sorted(traits)))
 
 
-def _providers(path: Path) -> list[dict[str, Any]]:
+def _providers(path: Path) -> list[_Provider]:
     # Imported where it is used: hosts without such files need not carry it.
     import yaml  # type: ignore[import-untyped]
 
     try:
         document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise Invalid(f"{path} cannot be read: {error}") from error
-    version = str(((document or {}).get("meta") or {}).get("schema_version"))
+    meta = document.get("meta") if isinstance(document, dict) else None
+    version = str(meta.get("schema_version") if isinstance(meta, dict) else None)
     if not version.startswith("1."):
         raise Invalid(f"{path}: meta: schema_version is {version}; 1.0 is accepted.")
-    providers = document.get("providers") or []
-    if not isinstance(providers, list):
-        raise Invalid(f"{path}: providers: a list is accepted.")
-    return providers
+    try:
+        return msgspec.convert(document.get("providers") or [], list[_Provider])
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{path}: providers: {error}") from error
 
 
 def _check_custom(path: Path, what: str, name: object) -> None:
@@ -79,17 +100,17 @@ def _check_custom(path: Path, what: str, name: object) -> None:
         raise Invalid(f"{path}: {what} {name}: names like CUSTOM_X are accepted.")
 
 
-def _resource(path: Path, kind: str, amount: Any) -> Resource:
-    if not isinstance(amount, dict) or not isinstance(amount.get("total"), int) or amount["total"] < 1:
+def _resource(path: Path, kind: str, amount: dict[str, Any]) -> Resource:
+    if "total" not in amount:
         raise Invalid(f"{path}: {kind}: total, a whole number of at least 1, is needed.")
-    unknown = sorted(amount.keys() - _KNOWN)
+    unknown = sorted(str(name) for name in amount.keys() - _KNOWN)
     if unknown:
         raise Invalid(f"{path}: {kind}: {unknown[0]} is not known.")
     for name, only in (("min_unit", 1), ("step_size", 1), ("max_unit", amount["total"])):
         if amount.get(name, only) != only:
             raise Invalid(f"{path}: {kind}: {name} {amount[name]} cannot be honoured; {only} is accepted.")
-    return Resource(
-        total=amount["total"],
-        reserved=int(amount.get("reserved", 0)),
-        allocation_ratio=float(amount.get("allocation_ratio", 1.0)),
-    )
+    try:
+        known = msgspec.convert(amount, _Amount)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{path}: {kind}: {error}") from error
+    return Resource(total=known.total, reserved=known.reserved, allocation_ratio=known.allocation_ratio)

@@ -7,6 +7,7 @@ from typing import Any, Final
 from kilonova.api.fields import Choice, JsonSchema, Part
 
 MAX_INT: Final = 0x7FFFFFFF
+HUGE: Final = 10**12
 
 TEXT: JsonSchema = {"type": "string"}
 NAME: JsonSchema = {"type": "string", "format": "name", "minLength": 1, "maxLength": 255}
@@ -26,6 +27,14 @@ BOOLEAN: JsonSchema = {"type": ["boolean", "string"], "enum": [True, *_TRUE, Fal
 def boolean(value: bool | str) -> bool:
     """Of a value that fits BOOLEAN."""
     return value if isinstance(value, bool) else value in _TRUE
+
+
+def whole(value: float | str) -> int:
+    """Of a number that may come as a string; one with more digits than anything here has is as good as any such."""
+    if not isinstance(value, str):
+        return max(-HUGE, min(int(value), HUGE))
+    digits = value.removeprefix("-").lstrip("0")
+    return (-1 if value.startswith("-") else 1) * int(digits[:12] or "0")
 
 
 def bounded(minimum: int, maximum: int = MAX_INT) -> JsonSchema:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kilonova.api.fields import Field, Object, Schema
 from kilonova.api.requests import Request
+from kilonova.api.types import whole
 from kilonova.api.validation import is_uuid
 from kilonova.compute import network_proxies
 from kilonova.errors import Invalid
@@ -42,7 +43,7 @@ RULE = Schema(
 async def index(request: Request) -> Any:
     of_all = request.context.is_admin and "all_tenants" in request.query
     found = await network_proxies.groups(request.runtime, request.context, of_all=of_all)
-    start = int(request.query.last("offset") or 0)
+    start = whole(request.query.last("offset") or 0)
     found = found[start : start + request.page_limit()]
     views = await views_of(request, found)
     return {"security_groups": sorted(views, key=lambda view: (view["tenant_id"], view["name"]))}

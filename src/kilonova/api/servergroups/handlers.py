@@ -7,6 +7,7 @@ from typing import Any
 from kilonova.api import versions
 from kilonova.api.requests import MAX_PAGE, Request
 from kilonova.api.servergroups.view import VIEW
+from kilonova.api.types import whole
 from kilonova.compute import server_groups
 from kilonova.db.server_groups import ServerGroup
 
@@ -43,7 +44,7 @@ async def create(request: Request) -> dict[str, Any]:
         request.context,
         name=fields["name"].strip() if request.legacy else fields["name"],
         policy=policy,
-        max_server_per_host=int(rules["max_server_per_host"]) if "max_server_per_host" in rules else None,
+        max_server_per_host=whole(rules["max_server_per_host"]) if "max_server_per_host" in rules else None,
     )
     return {"server_group": VIEW.at(request.version)(group, {})}
 

@@ -8,6 +8,7 @@ from kilonova.api import versions
 from kilonova.api.requests import Request
 from kilonova.api.responses import Response
 from kilonova.api.servers import certificates, unbuilt
+from kilonova.api.types import whole
 from kilonova.compute.servers.boot import BootRequest
 from kilonova.compute.servers.boot import create as create_servers
 from kilonova.errors import Invalid
@@ -18,8 +19,8 @@ _TRUE = frozenset({"true", "1", "on", "yes"})
 
 async def create(request: Request) -> Response:
     server = request.body["server"]
-    minimum = _count(server.get("min_count", 1))
-    maximum = _count(server.get("max_count", minimum))
+    minimum = whole(server.get("min_count", 1))
+    maximum = whole(server.get("max_count", minimum))
     if minimum > maximum:
         raise Invalid("min_count must be <= max_count")
     place = _place(request, server)
@@ -88,11 +89,6 @@ async def create(request: Request) -> Response:
 def boolean(value: bool | str | None) -> bool | None:
     """A boolean in one of the forms that bodies may have it in."""
     return value.lower() in _TRUE if isinstance(value, str) else value
-
-
-def _count(value: float | str) -> int:
-    """A number with more digits than a cloud has servers is as good as any such."""
-    return int(value.lstrip("0")[:12] or "0") if isinstance(value, str) else min(int(value), 10**12)
 
 
 class _Place(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from kilonova.api import versions
 from kilonova.api.requests import Request
 from kilonova.api.servers.lookup import find
+from kilonova.api.types import whole
 from kilonova.compute import states
 from kilonova.compute.servers import lock as locks
 from kilonova.compute.servers.console import console_output as read_console
@@ -38,7 +39,7 @@ async def unlock(request: Request) -> None:
 async def console_output(request: Request) -> Any:
     server = await find(request, "os_compute_api:os-console-output", parameter="id")
     length = request.body["os-getConsoleOutput"].get("length")
-    lines = None if length is None or int(length) < 0 else int(length)
+    lines = None if length is None or whole(length) < 0 else whole(length)
     output = await read_console(request.runtime, request.context, server, lines)
     return {"output": _CONTROL.sub("", output)}
 
