@@ -78,6 +78,16 @@ def typed(browser: Chromium, text: str, shows: Callable[[int, int], bool], patie
     at_rest(browser)
 
 
+def cleared(browser: Chromium, patience: float) -> None:
+    """Type `clear` until it is done: a login that takes its time throws away what is typed meanwhile."""
+    until = time.monotonic() + patience
+    while lit(browser) >= 40 * GLYPH:
+        assert time.monotonic() < until, lit(browser)
+        browser.type("clear\n")
+        at_rest(browser)
+        time.sleep(5)
+
+
 def click_screen(browser: Chromium) -> None:
     """In its middle, so that keys go to it."""
     box = browser.run("(({x, y, width, height}) => [x + width / 2, y + height / 2])"
@@ -92,6 +102,6 @@ def work_at_the_screen(browser: Chromium, patience: float = START) -> None:
     click_screen(browser)
     typed(browser, "root", lambda before, now: now > before + 3 * GLYPH, patience)
     typed(browser, "kilonova", lambda before, now: now != before, patience)
-    typed(browser, "clear", lambda _, now: now < 40 * GLYPH, patience)
+    cleared(browser, patience)
     lines = 20
     typed(browser, f"seq 7001 {7000 + lines}", lambda before, now: now > before + lines * 4 * GLYPH, patience)

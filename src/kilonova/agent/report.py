@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import heapq
+import inspect
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 import structlog
@@ -23,7 +24,7 @@ from kilonova.world import World
 log = structlog.get_logger(__name__)
 
 Job = Callable[[], Awaitable[None] | None]
-"""What is not waited for is done at once."""
+"""A plain function is done at once, an asynchronous one in a task."""
 
 _TICK = 0.25
 """Seconds that the timer sleeps at most, so that a job added meanwhile is not late by more."""
@@ -91,17 +92,28 @@ class Ticker:
                 await self._world.sleep(max(_GRAIN, min(self._heap[0][0] - now, _TICK)))
 
     def _begin(self, periodic: Periodic) -> None:
-        turn = periodic.job()
-        if turn is not None:
-            periodic.task = asyncio.get_running_loop().create_task(self._turn(periodic, turn))
+        if inspect.iscoroutinefunction(periodic.job):
+            periodic.task = asyncio.get_running_loop().create_task(_turn(periodic.job))
+            return
+        with _telling(periodic.job):
+            periodic.job()
 
-    async def _turn(self, periodic: Periodic, turn: Awaitable[None]) -> None:
-        try:
+
+async def _turn(job: Job) -> None:
+    with _telling(job):
+        turn = job()
+        if turn is not None:
             await turn
-        except KilonovaError as error:
-            log.warning("agent.report_failed", job=periodic.job.__name__, error=error.message)
-        except Exception:
-            log.exception("agent.report_failed", job=periodic.job.__name__)
+
+
+@contextlib.contextmanager
+def _telling(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except KilonovaError as error:
+        log.warning("agent.report_failed", job=job.__name__, error=error.message)
+    except Exception:
+        log.exception("agent.report_failed", job=job.__name__)
 
 
 class Pulse:
@@ -187,8 +199,9 @@ class Reporter:
         if self._pulse is None:
             await self._send_quietly(self._heartbeat_message())
         early = self._world.random.random
+        beat = self.heartbeat if self._pulse is None else self._pulse_beat
         self._periodic = [
-            self._ticker.every(self._report_interval, self.heartbeat, first=self._report_interval * early()),
+            self._ticker.every(self._report_interval, beat, first=self._report_interval * early()),
             self._ticker.every(_INVENTORY, self.inventory, first=self._report_interval * (1 + early())),
             self._ticker.every(self._power_interval, self.power, first=self._power_interval * (1 + early()) / 2),
         ]
@@ -202,13 +215,14 @@ class Reporter:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def heartbeat(self) -> Awaitable[None] | None:
+    async def heartbeat(self) -> None:
         """With some of them the last report is recalled, in case it was lost."""
-        unchanged = self._recalled()
-        if self._pulse is not None:
-            self._pulse.add(self.host, self.incarnation, unchanged)
-            return None
-        return self._bus.send("conductor", self._heartbeat_message(unchanged))
+        await self._bus.send("conductor", self._heartbeat_message(self._recalled()))
+
+    def _pulse_beat(self) -> None:
+        """The same, of a host among others."""
+        assert self._pulse is not None
+        self._pulse.add(self.host, self.incarnation, self._recalled())
 
     def _heartbeat_message(self, unchanged: Unchanged | None = None) -> Heartbeat:
         return Heartbeat(host=self.host, binary="nova-compute", incarnation=self.incarnation, unchanged=unchanged)
