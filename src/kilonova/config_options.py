@@ -150,9 +150,8 @@ _GLANCE: list[cfg.Opt] = [
     cfg.BoolOpt("enable_certificate_validation", default=False, help="Of those, only with a trusted certificate"),
     cfg.ListOpt("default_trusted_certificate_ids", default=[], help="Trusted where an owner names no certificates"),
 ]
-QUOTA_OPTIONS = {
-    name: {"injected_file_path_bytes": "injected_file_path_length"}.get(name, name)
-    for name in QuotaDefaults.__dataclass_fields__
+QUOTA_OPTIONS = {name: name for name in QuotaDefaults.__dataclass_fields__} | {
+    "injected_file_path_bytes": "injected_file_path_length"
 }
 """What nova.conf calls a limit, by the API's name for it."""
 _QUOTA: list[cfg.Opt] = [

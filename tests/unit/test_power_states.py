@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -111,12 +111,12 @@ async def test_each_host_of_those_looked_at_together_has_its_say(scene: Scene) -
 async def test_they_are_looked_at_without_being_asked_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power_state, "GATHERED", 0.01)
     await scene.host("host-1", vm=ON)
-    woken: asyncio.Queue[int] = asyncio.Queue()
+    woken: asyncio.Queue[Sequence[int]] = asyncio.Queue()
     loop = asyncio.create_task(scene.states.loop(woken.put_nowait))
     try:
         uuid = await server_rows.add(scene.db, "vm", vm_state=states.STOPPED, power_state=OFF)
         await scene.routine("host-1", {uuid: ON})
-        operation_id = await asyncio.wait_for(woken.get(), 60)
+        (operation_id,) = await asyncio.wait_for(woken.get(), 60)
         assert (await server_rows.get(scene.db, uuid)).operation_id == operation_id
     finally:
         loop.cancel()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from kilonova.api.types import whole
 from kilonova.api.versions import LEGACY, Version
 from kilonova.context import RequestContext
 from kilonova.errors import Forbidden, Invalid
@@ -159,7 +160,7 @@ class Request:
 
     def limit_asked(self) -> int | None:
         text = self.query.last("limit")
-        return min(int(text[:10]), MAX_PAGE) if text else None
+        return min(whole(text), MAX_PAGE) if text else None
 
     def page_limit(self) -> int:
         """How many items at most to show: the `limit` asked for (0 is none at all), never more than `max_limit`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -103,7 +103,7 @@ class Conductor:
         await self.engine.start(alone=alone)
         heartbeat = Heartbeat(host=self.rt.settings.host, binary="nova-conductor", incarnation=self.id)
         beating = beat(self.rt.bus, self.rt.world, heartbeat, self.rt.settings.report_interval)
-        power_states = self.power_states.loop(self.engine.wake)
+        power_states = self.power_states.loop(self._wake)
         loops = (self.tombstones.loop(), self.quota_usage.loop(), power_states, beating)
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         if self.rt.settings.reclaim_instance_interval > 0:
@@ -135,15 +135,16 @@ class Conductor:
             case Heartbeats():
                 self.hosts.on_heartbeats(message)
             case HostReport():
-                for operation_id in await self.hosts.on_report(message):
-                    self.engine.wake(operation_id)
+                self._wake(await self.hosts.on_report(message))
                 self.agents.on_host_back(message.host)
                 self.tombstones.poke()
                 if message.states is not None:
-                    await self._on_states(message.host, message.incarnation, message.states)
+                    report = PowerReport(
+                        host=message.host, incarnation=message.incarnation, states=message.states, complete=True
+                    )
+                    self._wake(await self.power_states.compare([report]))
             case PowerReport():
-                for operation_id in await self.power_states.on_report(message):
-                    self.engine.wake(operation_id)
+                self._wake(await self.power_states.on_report(message))
             case NetworkEvent():
                 self.env.plugging.on_event(message.server_uuid)
                 if message.name not in PLUGGING:
@@ -152,9 +153,8 @@ class Conductor:
                 log.warning("message not for a conductor", kind=type(message).__name__)
         return None
 
-    async def _on_states(self, host: str, incarnation: str, states: dict[str, int]) -> None:
-        report = PowerReport(host=host, incarnation=incarnation, states=states, complete=True)
-        for operation_id in await self.power_states.compare([report]):
+    def _wake(self, operation_ids: Sequence[int]) -> None:
+        for operation_id in operation_ids:
             self.engine.wake(operation_id)
 
     async def _want_report(self, host: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -192,25 +191,16 @@ async def claimable(
 ) -> list[tuple[int, bool]]:
     """Operations to take, of these kinds, oldest first: id, and whether somebody's lease on it has run out."""
 
-    query, given = _claimable_ones(bool(exclude), bool(kinds)), {"my_limit": limit}
-    lists = {"my_exclude": list(exclude), "my_kinds": list(kinds)}
-
     async def work(tx: Tx) -> list[tuple[int, bool]]:
-        rows = await tx.execute(query, given | {name: values for name, values in lists.items() if values})
+        query = sa.select(operations.c.id, operations.c.state).where(operations.c.state.in_(OPEN), _claimable())
+        if exclude:
+            query = query.where(operations.c.id.not_in(exclude))
+        if kinds:
+            query = query.where(operations.c.kind.in_(kinds))
+        rows = await tx.execute(query.order_by(operations.c.id).limit(limit))
         return [(row.id, row.state == "running") for row in rows]
 
     return await db.read(work)
-
-
-@functools.cache
-def _claimable_ones(excluding: bool, of_kinds: bool) -> sa.Select[Any]:
-    c = operations.c
-    query = sa.select(c.id, c.state).where(c.state.in_(OPEN), _claimable())
-    if excluding:
-        query = query.where(c.id.not_in(sa.bindparam("my_exclude", expanding=True)))
-    if of_kinds:
-        query = query.where(c.kind.in_(sa.bindparam("my_kinds", expanding=True)))
-    return query.order_by(c.id).limit(sa.bindparam("my_limit", type_=sa.Integer()))
 
 
 async def renew(db: Database, owner: str, ids: Sequence[int], lease: float) -> int:

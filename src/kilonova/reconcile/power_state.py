@@ -58,14 +58,13 @@ class PowerStates:
             return []
         return await self.compare([report])
 
-    async def loop(self, wake: Callable[[int], None]) -> None:
+    async def loop(self, wake: Callable[[Sequence[int]], None]) -> None:
         """Look at reports of routine. `wake` is told the operations started."""
         while True:
             await self._some.wait()
             await self.rt.world.sleep(GATHERED)
             try:
-                for operation_id in await self.look():
-                    wake(operation_id)
+                wake(await self.look())
             except Exception as error:
                 log.warning("power states not looked at", error=str(error))
 

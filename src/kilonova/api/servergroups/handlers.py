@@ -23,7 +23,7 @@ async def index(request: Request) -> dict[str, Any]:
         request.runtime,
         project_id=None if everybody else context.project_id,
         limit=request.page_limit() or request.runtime.settings.max_limit,
-        offset=min(int((request.query.last("offset") or "0")[:10]), MAX_PAGE),
+        offset=min(whole(request.query.last("offset") or 0), MAX_PAGE),
     )
     render = VIEW.at(request.version)
     return {"server_groups": [render(group, members) for group in groups]}

@@ -39,7 +39,7 @@ async def unlock(request: Request) -> None:
 async def console_output(request: Request) -> Any:
     server = await find(request, "os_compute_api:os-console-output", parameter="id")
     length = request.body["os-getConsoleOutput"].get("length")
-    lines = None if length is None or whole(length) < 0 else whole(length)
+    lines = None if length is None or (asked := whole(length)) < 0 else asked
     output = await read_console(request.runtime, request.context, server, lines)
     return {"output": _CONTROL.sub("", output)}
 
